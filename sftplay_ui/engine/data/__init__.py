@@ -1,0 +1,1 @@
+"""From a person's own file to examples on disk: reading, recognising shapes, splitting, processing."""
