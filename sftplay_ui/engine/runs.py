@@ -1,0 +1,358 @@
+"""Runs: a run is a folder, and a handle is its path.
+
+Start, follow, stop, kill, resume and list them. The state of a run is derived from its last event and
+from whether its worker lives; it is never stored. What a worker does is left to `worker`.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.config_file import config_to_yaml, load_config
+from sftplay_ui.engine.device import DeviceLock, detect_device
+from sftplay_ui.engine.errors import (
+    DeviceBusyError,
+    ResumeError,
+    RunNotFoundError,
+    WorkerLostError,
+)
+from sftplay_ui.engine.events import (
+    Event,
+    EventReader,
+    RunFailed,
+    RunFinished,
+    RunStopped,
+    StepLogged,
+    decode,
+)
+from sftplay_ui.engine.processes import ProcessRecord
+from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
+
+State = Literal["running", "finished", "stopped", "failed", "lost"]
+TAIL_BYTES = 64 * 1024
+START_SECONDS = 60
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+RESERVED = {"con", "prn", "aux", "nul", "tb", "last"} | {
+    f"{port}{i}" for port in ("com", "lpt") for i in range(10)
+}
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line about a run, for lists; `loss` and `step` are the last logged ones."""
+
+    run: str
+    job: str
+    state: State
+    step: int
+    total_steps: int
+    loss: float | None
+    started: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, by its folder."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def events_path(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "worker.log"
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace.of_run(self.folder)
+
+    def config(self) -> RunConfig:
+        """Read the run's resolved configuration."""
+        return load_config(self.folder / "config.yaml", (), self.workspace).config
+
+    def events(self) -> list[Event]:
+        """Read all events so far."""
+        return EventReader(self.events_path).read_new()
+
+    def worker(self) -> ProcessRecord | None:
+        return ProcessRecord.read(self.folder / "worker.json")
+
+    def is_alive(self) -> bool:
+        """Tell whether the run's worker process lives."""
+        worker = self.worker()
+        return worker is not None and worker.is_alive()
+
+    def state(self) -> State:
+        """Derive the state; liveness is asked first, so what a dead worker wrote is all there."""
+        alive = self.is_alive()
+        tail = last_events(self.events_path)
+        return derive_state(tail[-1] if tail else None, alive)
+
+    def summary(self) -> RunSummary:
+        """Sum up the run from the end of its event file."""
+        alive = self.is_alive()
+        tail = last_events(self.events_path)
+        step = next((e for e in reversed(tail) if isinstance(e, StepLogged)), None)
+        return RunSummary(
+            run=self.name,
+            job=self.config().job,
+            state=derive_state(tail[-1] if tail else None, alive),
+            step=step.step if step else 0,
+            total_steps=step.total_steps if step else 0,
+            loss=step.loss if step else None,
+            started=(self.folder / "config.yaml").stat().st_mtime,
+        )
+
+    def follow(self, poll_seconds: float = 0.2) -> Iterator[Event]:
+        """Yield events from the first to the last, waiting for new ones while the worker lives.
+
+        The last event is a RunFinished, RunStopped or RunFailed; a worker that died without a word
+        is reported as RunFailed with the code `worker_lost`.
+        """
+        reader = EventReader(self.events_path)
+        while True:
+            alive = self.is_alive()
+            for event in reader.read_new():
+                yield event
+                if isinstance(event, RunFinished | RunStopped | RunFailed):
+                    return
+            if not alive:
+                yield self.lost()
+                return
+            time.sleep(poll_seconds)
+
+    def lost(self) -> RunFailed:
+        """Describe the end of a worker that said nothing."""
+        return RunFailed(
+            code=WorkerLostError.code,
+            what=f"The worker of {self.name} ended without saying why.",
+            fix=f"Resume the run; its log is {self.workspace.shorten(self.log_path)}.",
+            time=time.time(),
+        )
+
+    def request_stop(self) -> None:
+        """Ask the worker to save and leave; a second request asks it to leave at once."""
+        stop = self.folder / "stop"
+        stop.write_text("now" if stop.exists() else "soon", encoding="ascii")
+
+    def kill(self) -> None:
+        """End the worker and its children without asking."""
+        worker = self.worker()
+        if worker is not None:
+            worker.kill_tree()
+
+    def delete(self) -> None:
+        """Remove the run's folder and its adapter; refused while the worker lives."""
+        if self.is_alive():
+            raise DeviceBusyError(f"{self.name} is still running.", "Stop it first.")
+        shutil.rmtree(self.folder)
+        shutil.rmtree(self.workspace.adapters / self.name, ignore_errors=True)
+        shutil.rmtree(self.workspace.outputs / "tb" / self.name, ignore_errors=True)
+
+
+def derive_state(last: Event | None, alive: bool) -> State:
+    """Say what a run is doing, from its last event and whether its worker lives."""
+    match last:
+        case RunFinished():
+            return "finished"
+        case RunStopped():
+            return "stopped"
+        case RunFailed():
+            return "failed"
+    return "running" if alive else "lost"
+
+
+def last_events(path: Path) -> list[Event]:
+    """Read the events at the end of a file, without reading all of a long one."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = (decode(line.decode("utf-8", "replace")) for line in lines)
+    return [event for event in found if event is not None]
+
+
+def start_run(config: RunConfig, workspace: Workspace) -> Run:
+    """Make a run folder, start its worker in a session of its own, and return once it is there.
+
+    Raises DeviceBusyError before anything is written when another run holds the device.
+    """
+    run, _ = open_run(config, workspace)
+    return run
+
+
+def open_run(
+    config: RunConfig, workspace: Workspace, *, pipes: bool = False
+) -> tuple[Run, "subprocess.Popen[str]"]:
+    """Start a run and give its process too; with `pipes`, its stdin and stdout stay connected."""
+    refuse_busy_device()
+    run = Run(new_folder(config, workspace))
+    named = config.model_copy(update={"run_name": run.name})
+    (run.folder / "config.yaml").write_text(config_to_yaml(named), encoding="utf-8")
+    return run, launch(run, pipes=pipes)
+
+
+def resume_run(run: Run) -> Run:
+    """Start the worker of a stopped, failed or lost run again; it goes on from its checkpoint."""
+    if run.is_alive():
+        raise ResumeError(
+            f"{run.name} is still running.", "Follow it instead of resuming it."
+        )
+    if run.state() == "finished":
+        raise ResumeError(
+            f"{run.name} is finished.", "Extend it by some epochs instead."
+        )
+    refuse_busy_device()
+    launch(run)
+    return run
+
+
+def refuse_busy_device() -> None:
+    """Raise DeviceBusyError when a living run holds the device, naming it."""
+    lock = DeviceLock(detect_device().id)
+    holder = lock.holder()
+    if holder is not None:
+        raise DeviceBusyError(
+            f"{Path(holder.run).name} is using the {lock.device_id} device.",
+            "Wait until it is done, or stop it first.",
+        )
+
+
+def launch(run: Run, *, pipes: bool = False) -> "subprocess.Popen[str]":
+    """Start the worker process of a run folder and wait for its record."""
+    (run.folder / "stop").unlink(missing_ok=True)
+    own_session = (
+        {"creationflags": 0x08000200}  # no console window, process group of its own
+        if sys.platform == "win32"
+        else {"start_new_session": True}
+    )
+    with run.log_path.open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sftplay_ui.engine.worker", str(run.folder)],
+            stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if pipes else log,
+            stderr=log,
+            cwd=PROJECT_ROOT,
+            text=True,
+            encoding="utf-8",
+            **own_session,  # type: ignore[call-overload]
+        )
+    # reaped in the background, so that a worker that ends does not stay as a zombie
+    threading.Thread(target=process.wait, daemon=True).start()
+    wait_for_worker(run, process)
+    return process
+
+
+def wait_for_worker(run: Run, process: "subprocess.Popen[str]") -> None:
+    """Return when the new worker has written its record, or has ended."""
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        worker = run.worker()
+        if worker is not None and worker.is_alive():
+            return
+        time.sleep(0.01)
+
+
+def new_folder(config: RunConfig, workspace: Workspace) -> Path:
+    """Make a folder no run has yet: the asked name, or with -2, -3 and so on behind it."""
+    base = run_name(config)
+    workspace.outputs.mkdir(parents=True, exist_ok=True)
+    taken = {path.name.casefold() for path in workspace.outputs.iterdir()}
+    number = 1
+    while True:
+        name = base if number == 1 else f"{base}-{number}"
+        number += 1
+        if name.casefold() in taken:
+            continue
+        try:
+            (workspace.outputs / name).mkdir()
+        except FileExistsError:
+            continue
+        return workspace.outputs / name
+
+
+def run_name(config: RunConfig) -> str:
+    """Check the asked name, or make one from the job and the model."""
+    if config.run_name != "auto":
+        check_run_name(config.run_name)
+        return config.run_name
+    model = (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(config.model.name).name).strip("-.")
+        or "model"
+    )
+    match config.job:
+        case "train":
+            return (
+                f"{model}-{config.tuning.mode}"
+                if config.tuning.mode != "auto"
+                else model
+            )
+        case "evaluate":
+            return f"evaluate-{Path(config.evaluate.run or model).name}"
+        case "merge":
+            return f"merge-{Path(config.merge.adapter or model).name}"
+        case "chat":
+            return f"chat-{Path(config.evaluate.run or model).name}"
+
+
+def check_run_name(name: str) -> None:
+    """Refuse names that are no plain folder name on every system."""
+    if (
+        NAME.fullmatch(name)
+        and name.split(".")[0].casefold() not in RESERVED
+        and name[-1] != "."
+    ):
+        return
+    raise RunNotFoundError(
+        f"{name!r} cannot be the name of a run.",
+        "Use up to 80 letters, digits, dots, dashes and underscores, starting with a letter.",
+    )
+
+
+def list_runs(workspace: Workspace) -> list[Run]:
+    """List the runs, newest first; a folder counts once its worker has been there."""
+    if not workspace.outputs.is_dir():
+        return []
+    found = [p.parent for p in workspace.outputs.glob("*/worker.json")]
+    found = [folder for folder in found if (folder / "config.yaml").exists()]
+    return [
+        Run(folder)
+        for folder in sorted(
+            found,
+            key=lambda f: ((f / "config.yaml").stat().st_mtime, f.name),
+            reverse=True,
+        )
+    ]
+
+
+def find_run(name: str, workspace: Workspace) -> Run:
+    """Find a run by its name or its path; RunNotFoundError names the ones there are."""
+    runs = list_runs(workspace)
+    for run in runs:
+        if name in (run.name, str(run.folder)):
+            return run
+    known = ", ".join(run.name for run in runs[:5]) or "none yet"
+    raise RunNotFoundError(f"There is no run called {name!r}.", f"Runs here: {known}.")
+
+
+def stop_requested(folder: Path) -> bool:
+    """Tell a worker whether it was asked to stop."""
+    return (folder / "stop").exists()

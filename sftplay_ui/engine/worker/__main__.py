@@ -1,0 +1,114 @@
+"""The worker process of one run: lock the device, do the job, write down what happens.
+
+`python -m sftplay_ui.engine.worker <run folder>`. This is one of the two places that may catch every
+exception: it becomes the run's last event, and the traceback goes to `worker.log`.
+"""
+
+import importlib
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TextIO
+
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.device import DeviceLock, detect_device
+from sftplay_ui.engine.errors import SFTPlayError
+from sftplay_ui.engine.events import Event, EventWriter, RunFailed, RunStarted
+from sftplay_ui.engine.processes import ProcessRecord
+from sftplay_ui.engine.runs import Run
+
+PACKAGES = ("sft-play", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
+EXIT_FAILED = 1
+
+
+def main(run_dir: Path) -> int:
+    """Run the job of a run folder to its end; the exit code is 0 unless the job failed."""
+    pipe = reserve_stdout()
+    run = Run(run_dir)
+    writer = EventWriter(run.events_path)
+    device = detect_device()
+    config = run.config()
+    writer.write(RunStarted(job=config.job, versions=versions(), device=device.name))
+    ProcessRecord.of(os.getpid()).write(run.folder / "worker.json")
+    catch_signals(run)
+    lock = DeviceLock(device.id)
+    try:
+        lock.acquire(run.folder)
+        for event in find_job(config.job, pipe)(config, run.folder):
+            writer.write(event)
+    except SFTPlayError as error:
+        traceback.print_exc()
+        writer.write(RunFailed(code=error.code, what=error.what, fix=error.fix))
+        return EXIT_FAILED
+    except Exception as error:
+        traceback.print_exc()
+        writer.write(describe_bug(error, run))
+        return EXIT_FAILED
+    finally:
+        writer.sync()
+        lock.release()
+    return 0
+
+
+def reserve_stdout() -> TextIO:
+    """Keep the real stdout for the chat protocol; what libraries print goes to the log."""
+    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    return pipe
+
+
+def find_job(name: str, pipe: TextIO) -> Callable[[RunConfig, Path], Iterator[Event]]:
+    """Import the one module a job needs, and nothing of the others."""
+    module = importlib.import_module(f"sftplay_ui.engine.worker.{name}")
+    if name == "chat":
+        return lambda config, run_dir: module.chat(config, run_dir, sys.stdin, pipe)
+    job: Callable[[RunConfig, Path], Iterator[Event]] = getattr(module, name)
+    return job
+
+
+def catch_signals(run: Run) -> None:
+    """Turn a polite signal into a stop request, so that the work is saved."""
+
+    def ask(_number: int, _frame: object) -> None:
+        run.request_stop()
+
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), ask)
+
+
+def versions() -> dict[str, str]:
+    """List the versions of what the job stands on, without importing any of it."""
+    found = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_bug(error: Exception, run: Run) -> RunFailed:
+    """Put an unexpected error in words; what is known about the machine goes first."""
+    log = run.workspace.shorten(run.log_path)
+    if isinstance(error, OSError) and error.errno == 28:  # noqa: PLR2004  ENOSPC
+        free = shutil.disk_usage(run.folder).free
+        return RunFailed(
+            code="disk_full",
+            what=f"The disk of {run.folder} is full ({free / 1e6:.0f} MB free).",
+            fix="Make room, then resume the run.",
+        )
+    return RunFailed(
+        code="bug",
+        what=f"Something unexpected happened: {type(error).__name__}: {error}",
+        fix=f"Resume the run, or report it with the log {log}.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
