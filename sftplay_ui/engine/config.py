@@ -4,6 +4,7 @@ The YAML check, the form of the window, `--set` and the table in the README are 
 fields (listed by `settings`). Reading files is left to `config_file`.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,9 +37,7 @@ class ModelConfig(Section):
         description="Base model: `starter` (SmolLM2-135M-Instruct), a local folder, or a Hub id.",
         json_schema_extra=ESSENTIAL,
     )
-    revision: str | None = Field(
-        None, description="Branch, tag or commit of a Hub model."
-    )
+    revision: str | None = Field(None, description="Branch, tag or commit of a Hub model.")
     max_seq_len: int = Field(
         512,
         ge=16,
@@ -52,12 +51,8 @@ class LoraConfig(Section):
     """The shape of the adapter."""
 
     r: int = Field(16, ge=1, le=512, description="Rank: width of the adapter matrices.")
-    alpha: int = Field(
-        32, ge=1, le=2048, description="Scale of the adapter is alpha / r."
-    )
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of adapter inputs dropped."
-    )
+    alpha: int = Field(32, ge=1, le=2048, description="Scale of the adapter is alpha / r.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of adapter inputs dropped.")
     target_modules: str | list[str] = Field(
         "all-linear",
         description="`all-linear`, or names of the layers that get an adapter.",
@@ -81,15 +76,9 @@ class TuningConfig(Section):
 class SplitConfig(Section):
     """How many examples go where: ratios below 1, or counts."""
 
-    train: float = Field(
-        0.8, ge=0, description="Share (or count) of examples to learn from."
-    )
-    val: float = Field(
-        0.1, ge=0, description="Share (or count) watched during training."
-    )
-    test: float = Field(
-        0.1, ge=0, description="Share (or count) held back for Evaluate."
-    )
+    train: float = Field(0.8, ge=0, description="Share (or count) of examples to learn from.")
+    val: float = Field(0.1, ge=0, description="Share (or count) watched during training.")
+    test: float = Field(0.1, ge=0, description="Share (or count) held back for Evaluate.")
 
 
 class DataConfig(Section):
@@ -104,16 +93,10 @@ class DataConfig(Section):
     )
     encoding: str = Field("auto", description="Text encoding of the raw file.")
     delimiter: str = Field("auto", description="Column separator of CSV and TSV files.")
-    sheet: str | None = Field(
-        None, description="Sheet of an XLSX file; the first by default."
-    )
-    train_path: str = Field(
-        "data/processed/train.jsonl", description="Examples to learn from."
-    )
+    sheet: str | None = Field(None, description="Sheet of an XLSX file; the first by default.")
+    train_path: str = Field("data/processed/train.jsonl", description="Examples to learn from.")
     val_path: str = Field("data/processed/val.jsonl", description="Examples to watch.")
-    test_path: str = Field(
-        "data/processed/test.jsonl", description="Examples held back."
-    )
+    test_path: str = Field("data/processed/test.jsonl", description="Examples held back.")
     template_path: str | None = Field(
         None, description="Chat template file; by default the model's own."
     )
@@ -131,9 +114,7 @@ class DataConfig(Section):
 class StyleConfig(Section):
     """A rule every example should follow."""
 
-    system: str = Field(
-        "", description="System prompt for the examples; empty leaves them."
-    )
+    system: str = Field("", description="System prompt for the examples; empty leaves them.")
     rule: str = Field("", description="Style rule: a preset's name or free text.")
     how: Literal["inject", "append", "override"] = Field(
         "inject",
@@ -155,9 +136,7 @@ class TrainConfig(Section):
         description="Passes over the training examples.",
         json_schema_extra=ESSENTIAL,
     )
-    max_steps: int = Field(
-        0, ge=0, description="Stop after this many steps; 0 means by epochs."
-    )
+    max_steps: int = Field(0, ge=0, description="Stop after this many steps; 0 means by epochs.")
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
         "auto",
         description="Size of an update at its highest; auto goes by model size and mode.",
@@ -171,22 +150,14 @@ class TrainConfig(Section):
         "polynomial",
         "inverse_sqrt",
     ] = Field("cosine", description="How the learning rate falls.")
-    warmup_ratio: float = Field(
-        0.05, ge=0, le=1, description="Share of steps to warm up."
-    )
+    warmup_ratio: float = Field(0.05, ge=0, le=1, description="Share of steps to warm up.")
     warmup_steps: int = Field(0, ge=0, description="Steps to warm up; above 0 it wins.")
-    weight_decay: float = Field(
-        0.0, ge=0, le=1, description="Pull of the weights towards zero."
-    )
-    max_grad_norm: float = Field(
-        1.0, ge=0, description="Gradients are clipped here; 0 is off."
-    )
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Pull of the weights towards zero.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped here; 0 is off.")
     optim: Literal["auto", "adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "auto", description="Optimizer; auto is adamw on a CPU and adamw_8bit on CUDA."
     )
-    batch_size: Count | Auto = Field(
-        "auto", description="Examples per forward pass on one device."
-    )
+    batch_size: Count | Auto = Field("auto", description="Examples per forward pass on one device.")
     grad_accum: Count | Auto = Field(
         "auto", description="Micro-batches per step; auto keeps effective_batch."
     )
@@ -197,12 +168,8 @@ class TrainConfig(Section):
         description="Examples per step over all micro-batches and devices.",
         json_schema_extra=ESSENTIAL,
     )
-    bf16: bool | Auto = Field(
-        "auto", description="Compute in bfloat16 where the device can."
-    )
-    fp16: bool | Auto = Field(
-        "auto", description="Compute in float16: older CUDA cards only."
-    )
+    bf16: bool | Auto = Field("auto", description="Compute in bfloat16 where the device can.")
+    fp16: bool | Auto = Field("auto", description="Compute in float16: older CUDA cards only.")
     gradient_checkpointing: bool | Auto = Field(
         "auto", description="Recompute instead of keeping activations: slower, leaner."
     )
@@ -213,18 +180,12 @@ class TrainConfig(Section):
     eval_strategy: Literal["no", "steps", "epoch"] = Field(
         "epoch", description="When the validation examples are scored."
     )
-    eval_steps: int = Field(
-        50, ge=1, description="Steps between evaluations (strategy steps)."
-    )
+    eval_steps: int = Field(50, ge=1, description="Steps between evaluations (strategy steps).")
     save_strategy: Literal["no", "steps", "epoch"] = Field(
         "steps", description="When a checkpoint is saved; Stop always saves one."
     )
-    save_steps: int = Field(
-        50, ge=1, description="Steps between checkpoints (strategy steps)."
-    )
-    save_total_limit: int = Field(
-        2, ge=1, description="Complete checkpoints kept, plus the best."
-    )
+    save_steps: int = Field(50, ge=1, description="Steps between checkpoints (strategy steps).")
+    save_total_limit: int = Field(2, ge=1, description="Complete checkpoints kept, plus the best.")
     load_best_model_at_end: bool = Field(
         False, description="End with the checkpoint of the best evaluation."
     )
@@ -235,76 +196,58 @@ class TrainConfig(Section):
     sample_prompts: int = Field(
         2, ge=0, le=20, description="Validation questions answered at every evaluation."
     )
-    seed: int = Field(
-        42, ge=0, le=2**31 - 1, description="Seed of order, weights and dropout."
-    )
-    resume: str | None = Field(
-        None, description="Run to continue from its newest checkpoint."
-    )
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="Seed of order, weights and dropout.")
+    resume: str | None = Field(None, description="Run to continue from its newest checkpoint.")
 
     @model_validator(mode="after")
     def check_pairs(self) -> "TrainConfig":
         """Refuse settings that contradict each other."""
-        if self.bf16 is True and self.fp16 is True:
-            raise ValueError("bf16 and fp16 are both true; set one of them")
-        if self.load_best_model_at_end and self.eval_strategy == "no":
-            raise ValueError(
-                "load_best_model_at_end needs eval_strategy steps or epoch"
-            )
-        if self.early_stopping_patience and self.eval_strategy == "no":
-            raise ValueError(
-                "early_stopping_patience needs eval_strategy steps or epoch"
-            )
+        problems = contradictions(self.__dict__)
+        if problems:
+            raise ValueError(" ".join(problems))
         return self
+
+
+def contradictions(train: Mapping[str, Any]) -> list[str]:
+    """List the pairs of training settings that cannot both hold; absent ones have their default."""
+    no_evaluation = train.get("eval_strategy") == "no"
+    found = []
+    if train.get("bf16") is True and train.get("fp16") is True:
+        found.append("`train.bf16` and `train.fp16` are both true: set one of them.")
+    if train.get("load_best_model_at_end") is True and no_evaluation:
+        found.append("`train.load_best_model_at_end` needs `train.eval_strategy` steps or epoch.")
+    if train.get("early_stopping_patience") and no_evaluation:
+        found.append("`train.early_stopping_patience` needs `train.eval_strategy` steps or epoch.")
+    return found
 
 
 class EvaluateConfig(Section):
     """Scores before and after tuning."""
 
-    run: str | None = Field(
-        None, description="Run (or adapter folder) to score; last by default."
-    )
+    run: str | None = Field(None, description="Run (or adapter folder) to score; last by default.")
     split: Split = Field("test", description="Examples to score on.")
     limit: int = Field(30, ge=0, description="Most examples to answer; 0 means all.")
-    base: bool = Field(
-        True, description="Answer with the base model too, for the comparison."
-    )
-    batch_size: int = Field(
-        8, ge=1, le=512, description="Answers written side by side."
-    )
+    base: bool = Field(True, description="Answer with the base model too, for the comparison.")
+    batch_size: int = Field(8, ge=1, le=512, description="Answers written side by side.")
 
 
 class GenerateConfig(Section):
     """How answers are written."""
 
-    max_new_tokens: int = Field(
-        200, ge=1, le=8192, description="Longest answer in tokens."
-    )
-    temperature: float = Field(
-        0.0, ge=0, le=5, description="0 is greedy: always the likeliest."
-    )
-    top_p: float = Field(
-        1.0, gt=0, le=1, description="Draw from the likeliest tokens up to this."
-    )
-    top_k: int = Field(
-        0, ge=0, description="Draw from this many likeliest tokens; 0 is all."
-    )
-    repetition_penalty: float = Field(
-        1.0, ge=0.5, le=5, description="Above 1 repeats less."
-    )
+    max_new_tokens: int = Field(200, ge=1, le=8192, description="Longest answer in tokens.")
+    temperature: float = Field(0.0, ge=0, le=5, description="0 is greedy: always the likeliest.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens up to this.")
+    top_k: int = Field(0, ge=0, description="Draw from this many likeliest tokens; 0 is all.")
+    repetition_penalty: float = Field(1.0, ge=0.5, le=5, description="Above 1 repeats less.")
     seed: int = Field(42, ge=0, le=2**31 - 1, description="Seed of the drawing.")
 
 
 class MergeConfig(Section):
     """Folding an adapter into its base model."""
 
-    adapter: str | None = Field(
-        None, description="Run or adapter folder; the last by default."
-    )
+    adapter: str | None = Field(None, description="Run or adapter folder; the last by default.")
     out: str | None = Field(None, description="Folder of the merged model.")
-    dtype: Literal["bf16", "fp16"] = Field(
-        "bf16", description="Precision of the merged weights."
-    )
+    dtype: Literal["bf16", "fp16"] = Field("bf16", description="Precision of the merged weights.")
 
 
 class LoggingConfig(Section):
@@ -320,9 +263,7 @@ class RunConfig(Section):
     """All that a run needs to know; `outputs/<run>/config.yaml` holds it whole."""
 
     job: Job = Field("train", description="What the run does.")
-    run_name: str = Field(
-        "auto", description="Name of the run's folder; auto goes by model."
-    )
+    run_name: str = Field("auto", description="Name of the run's folder; auto goes by model.")
     model: ModelConfig = ModelConfig()
     tuning: TuningConfig = TuningConfig()
     data: DataConfig = DataConfig()

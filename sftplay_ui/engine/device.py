@@ -41,7 +41,7 @@ def detect_device() -> DeviceInfo:
 def nvidia_device() -> DeviceInfo | None:
     """Ask the driver for the card with the most free memory; never opens a CUDA context."""
     try:
-        import pynvml  # noqa: PLC0415  not there on macOS
+        import pynvml  # not there on macOS
 
         pynvml.nvmlInit()
     except (ImportError, OSError):
@@ -53,7 +53,7 @@ def nvidia_device() -> DeviceInfo | None:
     return max(cards, key=lambda card: card.free_bytes, default=None)
 
 
-def nvidia_card(pynvml, index: int) -> DeviceInfo:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def nvidia_card(pynvml, index: int) -> DeviceInfo:  # type: ignore[no-untyped-def]
     """Describe one NVIDIA card by its number."""
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
@@ -99,9 +99,7 @@ def cpu_device() -> DeviceInfo:
         total_bytes=memory.total,
         free_bytes=memory.available,
         bf16=bool(fast),
-        reason=f"the CPU has {' and '.join(fast)}"
-        if fast
-        else "the CPU has no bf16 instructions",
+        reason=f"the CPU has {' and '.join(fast)}" if fast else "the CPU has no bf16 instructions",
     )
 
 

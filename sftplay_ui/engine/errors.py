@@ -1,8 +1,8 @@
 """What can go wrong, in words for the person it happens to.
 
-Every expected failure is an `SFTPlayError`: `what` is a sentence about the person's own things (file, line,
-field, value), `fix` is one action. The `code` is stable; the window, `--json` and the events carry it.
-Anything else that is raised is a bug and is shown as one.
+Every expected failure is an `SFTPlayError`: `what` is a sentence about the person's own things
+(file, line, field, value), `fix` is one action. The `code` is stable; the window, `--json` and the
+events carry it. Anything else that is raised is a bug and is shown as one.
 """
 
 

@@ -1,8 +1,8 @@
 """The record of a run: typed events, one JSON object a line in `events.jsonl`.
 
-The worker appends, everybody else reads: the window, the command line, TensorBoard and the tests see
-the same story. A reader keeps its place in the file, skips kinds and fields it does not know, and
-leaves a torn last line for the next look.
+The worker appends, everybody else reads: the window, the command line, TensorBoard and the tests
+see the same story. A reader keeps its place in the file, skips kinds and fields it does not know,
+and leaves a torn last line for the next look.
 """
 
 import json
@@ -16,9 +16,7 @@ from typing import Any, Literal
 
 from sftplay_ui.engine.choices import Choice
 
-Phase = Literal[
-    "download", "load", "tokenise", "train", "evaluate", "generate", "save", "merge"
-]
+Phase = Literal["download", "load", "tokenise", "train", "evaluate", "generate", "save", "merge"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +139,7 @@ KINDS: Mapping[str, type[Event]] = {
 
 def encode(event: Event) -> str:
     """Write an event as one line of JSON; NaN and infinity become null (JSON has neither)."""
-    return json.dumps(
-        {"event": type(event).__name__, **finite(asdict(event))}, ensure_ascii=False
-    )
+    return json.dumps({"event": type(event).__name__, **finite(asdict(event))}, ensure_ascii=False)
 
 
 def finite(value: Any) -> Any:
@@ -173,9 +169,7 @@ def decode(line: str) -> Event | None:
             values[name] = math.nan
     if kind is ConfigResolved:
         values["choices"] = tuple(Choice(**choice) for choice in values["choices"])
-    missing = {
-        n for n, f in known.items() if n not in values and n != "time" and n != "total"
-    }
+    missing = {n for n, f in known.items() if n not in values and n not in {"time", "total"}}
     return None if missing else kind(**values)
 
 
@@ -260,4 +254,4 @@ def cut_back(path: Path, step: int) -> None:
             kept.append(line)
     staged = path.with_suffix(".staged")
     staged.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    os.replace(staged, path)
+    staged.replace(path)

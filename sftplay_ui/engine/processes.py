@@ -31,9 +31,7 @@ class ProcessRecord:
         """Read a record; None where there is none or it cannot be understood."""
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                int(record["pid"]), float(record["started"]), str(record["boot_id"])
-            )
+            return cls(int(record["pid"]), float(record["started"]), str(record["boot_id"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -41,7 +39,7 @@ class ProcessRecord:
         """Write the record in one move, so that no reader sees half of it."""
         staged = path.with_name(f"{path.name}.{os.getpid()}")
         staged.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        os.replace(staged, path)
+        staged.replace(path)
 
     def is_alive(self) -> bool:
         """Tell whether this very process still runs (a zombie does not)."""
@@ -55,7 +53,7 @@ class ProcessRecord:
             return False
 
     def kill_tree(self) -> None:
-        """End the process and all below it at once; collected first, since orphans lose their parent."""
+        """End the process and all below it; collected first, since orphans lose their parent."""
         if not self.is_alive():
             return
         try:
@@ -74,8 +72,6 @@ class ProcessRecord:
 def boot_id() -> str:
     """Name this start of the machine; the kernel's id where there is one, else the boot time."""
     try:
-        return (
-            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        )
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return f"{psutil.boot_time():.0f}"

@@ -1,7 +1,7 @@
 """Runs: a run is a folder, and a handle is its path.
 
-Start, follow, stop, kill, resume and list them. The state of a run is derived from its last event and
-from whether its worker lives; it is never stored. What a worker does is left to `worker`.
+Start, follow, stop, kill, resume and list them. The state of a run is derived from its last event
+and from whether its worker lives; it is never stored. What a worker does is left to `worker`.
 """
 
 import os
@@ -213,13 +213,9 @@ def open_run(
 def resume_run(run: Run) -> Run:
     """Start the worker of a stopped, failed or lost run again; it goes on from its checkpoint."""
     if run.is_alive():
-        raise ResumeError(
-            f"{run.name} is still running.", "Follow it instead of resuming it."
-        )
+        raise ResumeError(f"{run.name} is still running.", "Follow it instead of resuming it.")
     if run.state() == "finished":
-        raise ResumeError(
-            f"{run.name} is finished.", "Extend it by some epochs instead."
-        )
+        raise ResumeError(f"{run.name} is finished.", "Extend it by some epochs instead.")
     refuse_busy_device()
     launch(run)
     return run
@@ -253,7 +249,7 @@ def launch(run: Run, *, pipes: bool = False) -> "subprocess.Popen[str]":
             cwd=PROJECT_ROOT,
             text=True,
             encoding="utf-8",
-            **own_session,  # type: ignore[call-overload]
+            **own_session,
         )
     # reaped in the background, so that a worker that ends does not stay as a zombie
     threading.Thread(target=process.wait, daemon=True).start()
@@ -294,17 +290,10 @@ def run_name(config: RunConfig) -> str:
     if config.run_name != "auto":
         check_run_name(config.run_name)
         return config.run_name
-    model = (
-        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(config.model.name).name).strip("-.")
-        or "model"
-    )
+    model = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(config.model.name).name).strip("-.") or "model"
     match config.job:
         case "train":
-            return (
-                f"{model}-{config.tuning.mode}"
-                if config.tuning.mode != "auto"
-                else model
-            )
+            return f"{model}-{config.tuning.mode}" if config.tuning.mode != "auto" else model
         case "evaluate":
             return f"evaluate-{Path(config.evaluate.run or model).name}"
         case "merge":
@@ -315,11 +304,7 @@ def run_name(config: RunConfig) -> str:
 
 def check_run_name(name: str) -> None:
     """Refuse names that are no plain folder name on every system."""
-    if (
-        NAME.fullmatch(name)
-        and name.split(".")[0].casefold() not in RESERVED
-        and name[-1] != "."
-    ):
+    if NAME.fullmatch(name) and name.split(".")[0].casefold() not in RESERVED and name[-1] != ".":
         return
     raise RunNotFoundError(
         f"{name!r} cannot be the name of a run.",

@@ -1,4 +1,4 @@
-"""The settings of `config` as a list: what a form, a table, `--set` or a check needs to know of each."""
+"""The settings of `config` as a list: what a form, a table, `--set` or a check needs of each."""
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -24,6 +24,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+    above_minimum: bool = False
     auto: bool = False
     optional: bool = False
     essential: bool = False
@@ -48,10 +49,7 @@ def describe(path: str, info: FieldInfo) -> Setting:
     members, limits = flatten(info.annotation)
     limits += info.metadata
     words = tuple(
-        w
-        for member in members
-        if get_origin(member) is Literal
-        for w in get_args(member)
+        w for member in members if get_origin(member) is Literal for w in get_args(member)
     )
     plain = [m for m in members if get_origin(m) is not Literal and m is not type(None)]
     kind = kind_of(plain)
@@ -63,6 +61,7 @@ def describe(path: str, info: FieldInfo) -> Setting:
         help=info.description or "",
         choices=words if kind == "choice" else (),
         minimum=next((limit_of(m) for m in limits if isinstance(m, Ge | Gt)), None),
+        above_minimum=any(isinstance(m, Gt) for m in limits),
         maximum=next((limit_of(m) for m in limits if isinstance(m, Le | Lt)), None),
         auto="auto" in words,
         optional=type(None) in members,
@@ -106,10 +105,7 @@ def kind_of(plain: list[Any]) -> Kind:
 def settings_table() -> str:
     """Write the settings as a Markdown table, the way the README shows them."""
     rows = ["| setting | default | allowed | what it does |", "|---|---|---|---|"]
-    rows += [
-        f"| `{s.path}` | {show(s.default)} | {allowed(s)} | {s.help} |"
-        for s in settings()
-    ]
+    rows += [f"| `{s.path}` | {show(s.default)} | {allowed(s)} | {s.help} |" for s in settings()]
     return "\n".join(rows) + "\n"
 
 
@@ -133,8 +129,8 @@ def allowed(setting: Setting) -> str:
         "map": "key: value",
     }
     text = words.get(setting.kind, setting.kind)
-    if setting.minimum is not None and setting.maximum is not None:
-        text += f", {setting.minimum:g} to {setting.maximum:g}"
-    elif setting.minimum is not None:
-        text += f", from {setting.minimum:g}"
+    if setting.minimum is not None:
+        text += f", {'above' if setting.above_minimum else 'from'} {setting.minimum:g}"
+    if setting.maximum is not None:
+        text += f" up to {setting.maximum:g}"
     return f"`auto` or {text}" if setting.auto else text

@@ -1,7 +1,7 @@
 """The worker process of one run: lock the device, do the job, write down what happens.
 
-`python -m sftplay_ui.engine.worker <run folder>`. This is one of the two places that may catch every
-exception: it becomes the run's last event, and the traceback goes to `worker.log`.
+`python -m sftplay_ui.engine.worker <run folder>`. This is one of the two places that may catch
+every exception: it becomes the run's last event, and the traceback goes to `worker.log`.
 """
 
 import importlib
