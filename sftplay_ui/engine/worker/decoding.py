@@ -83,7 +83,7 @@ class CausalDecoder:
 
 
 class Seq2SeqDecoder:
-    """Decode with an encoder-decoder model (the FLAN-T5 class); the encoder reads the prompt once."""
+    """Decode with an encoder-decoder model (FLAN-T5); the encoder reads the prompt once."""
 
     def __init__(self, model: PreTrainedModel, pad_id: int) -> None:
         self.model = model
@@ -128,7 +128,7 @@ class Conversation:
 
     @torch.no_grad()
     def read(self, ids: Sequence[int]) -> Tensor:
-        """Read on from what `ids` shares with the text so far; give the next scores, [1, vocabulary]."""
+        """Read what is new in `ids` since the last text; give the next scores, [1, vocabulary]."""
         shared = self.rewind(ids)
         new = torch.tensor([ids[shared:]], device=self.model.device)
         positions = torch.arange(shared, len(ids), device=self.model.device)[None]
