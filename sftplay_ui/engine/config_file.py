@@ -57,7 +57,7 @@ class Draft:
 
     def add(self, path: str, value: Any, place: str) -> None:
         """Set one value; an old name is taken with a warning, a secret is refused."""
-        path = self.renamed(path, value, place)
+        path, value = self.renamed(path, value, place)
         if path in self.values:
             del self.values[path]
         self.values[path] = value
@@ -73,19 +73,18 @@ class Draft:
         below = (place for key, place in self.places.items() if key.startswith(f"{path}."))
         return self.places.get(path) or next(below, path)
 
-    def renamed(self, path: str, value: Any, place: str) -> str:
+    def renamed(self, path: str, value: Any, place: str) -> tuple[str, Any]:
         """Map names of other tools to ours, saying so."""
         if path == "train.output_dir":
+            name = Path(str(value)).name
             self.warnings.append(
-                f"{place}: `train.output_dir` is read as `run_name: {Path(str(value)).name}`; "
-                "runs always lie in outputs/."
+                f"{place}: `{path}` is read as `run_name: {name}`; runs always lie in outputs/."
             )
-            self.values["run_name"] = Path(str(value)).name
-            return "run_name"
+            return "run_name", name
         if path in OLD_NAMES:
             self.warnings.append(f"{place}: `{path}` is the old name of `{OLD_NAMES[path]}`.")
-            return OLD_NAMES[path]
-        return path
+            return OLD_NAMES[path], value
+        return path, value
 
 
 def load_config(path: Path | None, overrides: Sequence[str], workspace: Workspace) -> LoadedConfig:
