@@ -14,7 +14,7 @@ APP = $(PYTHON) launch.py
 	clean help lint test
 
 install: ## make .venv and install what the app needs
-	$(APP) check --config $(CONFIG) $(ARGS)
+	$(APP) check $(ARGS)
 
 setup-dirs: ## make the folders for data, runs and adapters
 	mkdir -p data/raw data/processed data/processed_with_style data/rendered outputs/tb adapters

@@ -122,8 +122,8 @@ def tiny_t5(tiny_models: Path) -> Path:
 def starter_model() -> Iterator[Path]:
     """Fetch the real starter model once, into a cache that outlives the session.
 
-    `SFTPLAY_TEST_CACHE` names that cache; without it the user's own one is read and filled, so that a model
-    that is there already is not fetched again.
+    `SFTPLAY_TEST_CACHE` names that cache; without it the user's own one is read and filled, so that
+    a model that is there already is not fetched again.
     """
     from sftplay_ui.engine.errors import ModelError
     from sftplay_ui.engine.model_store import fetch_model

@@ -1,8 +1,8 @@
 """Tiny models that behave like real ones, built when a test asks for them.
 
-Each builder writes an ordinary model folder (safetensors, tokenizer.json, config, chat template), so the code
-under test loads it through the doors it uses for real models. The Llama and Qwen2 builders need no torch, so
-tests of the torch-free engine may use them; the T5 builder imports torch inside.
+Each builder writes an ordinary model folder (safetensors, tokenizer.json, config, chat template):
+the code under test loads it through the doors it uses for real models. The Llama and Qwen2 builders
+need no torch, so tests of the torch-free engine may use them; the T5 builder imports torch inside.
 """
 
 import json
@@ -24,7 +24,7 @@ KV_HEADS = 2
 LAYERS = 2
 FEED_FORWARD_SIZE = 128
 MAX_POSITIONS = 2048
-# Wider than the usual 0.02: near-equal logits would let rounding decide what a greedy test compares.
+# Wider than the usual 0.02: with near-equal logits, rounding would decide what tests compare.
 WEIGHT_STD = 0.08
 
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -47,7 +47,7 @@ TEXTS = (
 
 
 def build_tiny_llama(folder: Path, *, tied: bool = True, pad_is_eos: bool = False) -> Path:
-    """Write a seeded two-layer Llama with a byte-level tokenizer and a ChatML template; return the folder."""
+    """Write a seeded two-layer Llama: byte-level tokenizer, ChatML template; return the folder."""
     config = {
         **_decoder_config(tied=tied, pad_is_eos=pad_is_eos),
         "architectures": ["LlamaForCausalLM"],
@@ -106,7 +106,7 @@ def byte_level_tokenizer() -> Tokenizer:
 
 
 def build_tiny_t5(folder: Path) -> Path:
-    """Write a seeded two-plus-two-layer T5 (FLAN-T5's shape) with a unigram tokenizer; return the folder."""
+    """Write a seeded T5 of 2 + 2 layers (FLAN-T5's shape), unigram tokenizer; return the folder."""
     import torch
     from tokenizers.implementations import SentencePieceUnigramTokenizer
     from tokenizers.processors import TemplateProcessing
