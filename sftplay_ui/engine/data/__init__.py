@@ -1,1 +1,1 @@
-"""From a person's own file to examples on disk: reading, recognising shapes, splitting, processing."""
+"""From a person's file to examples on disk: reading, recognising shapes, splitting, processing."""

@@ -1,7 +1,8 @@
 """What a model learns from: one conversation, or one rendered pair of input and target.
 
-These types travel between all parts, and `read_examples` reads the three kinds of JSON lines that lie in
-`data/processed` and `data/rendered`. Guessing foreign shapes is left to `shapes`, opening foreign files to `readers`.
+These types travel between all parts, and `read_examples` reads the three kinds of JSON lines that
+lie in `data/processed` and `data/rendered`. Guessing foreign shapes is left to `shapes`, opening
+foreign files to `readers`.
 """
 
 import json
@@ -32,7 +33,8 @@ class Example:
     def from_record(cls, record: Mapping[str, object], *, place: str = "The example") -> "Example":
         """Read `{"system"?, "user", "assistant"}` or `{"messages": [{"role", "content"}, ...]}`.
 
-        An empty or null `system` beside `user` means none. `place` (`file:line`) opens the sentence of a DataError.
+        An empty or null `system` beside `user` means none. `place` (`file:line`) opens the sentence
+        of a DataError.
         """
         if "messages" in record:
             messages = _read_messages(record["messages"], place)
@@ -49,7 +51,7 @@ class Example:
         """Return the shortest record that `from_record` reads back to an equal example."""
         roles = [message.role for message in self.messages]
         if roles == ["user", "assistant"] or (
-            # an empty system turn is not the same as none: some templates add a line of their own where none is
+            # an empty system turn is not none: some templates add a line where there is none
             roles == ["system", "user", "assistant"] and self.messages[0].content
         ):
             return {message.role: message.content for message in self.messages}
@@ -63,7 +65,7 @@ class Example:
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """The turns before the last assistant turn: what a model is asked when the answer is generated."""
+        """The turns before the last assistant turn: what a model is asked."""
         return self.messages[: self._last_answer()]
 
     @property
@@ -100,14 +102,15 @@ def read_examples(path: Path) -> Iterator[Example | RenderedExample]:
     Raises DataError with `file:line` at the first line that is none of the three kinds.
     """
     try:
-        # utf-8-sig: files edited by hand on Windows begin with a mark that is no part of the first line
+        # utf-8-sig: files edited on Windows begin with a mark that is no part of the first line
         with path.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _read_line(line, f"{path}:{number}")
     except FileNotFoundError:
         raise DataError(
-            f"{path} does not exist.", "Process a file in the Data tab first, or correct the path."
+            f"{path} does not exist.",
+            "Process a file in the Data tab first, or correct the path.",
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(
