@@ -1,0 +1,42 @@
+"""Commands that turn a raw file into what training reads: process, style, render."""
+
+from sftplay_ui.commands import Answer, Context
+from sftplay_ui.engine.data.process import process_files
+from sftplay_ui.engine.model_store import fetch_model
+from sftplay_ui.engine.style import render_files, style_files
+from sftplay_ui.engine.templates import choose_template
+
+
+def process(context: Context) -> Answer:
+    """Read, check, split and write the examples of a raw file."""
+    args = context.args
+    overrides = [f"data.raw_path={args.input}"] if args.input else []
+    overrides += [f"data.fixes=[{args.fix}]"] if args.fix else []
+    report = process_files(context.config(overrides), context.workspace)
+    return Answer(report.to_json(), report.to_text())
+
+
+def style(context: Context) -> Answer:
+    """Apply a style rule or system prompt to the processed examples."""
+    args = context.args
+    overrides = [f"style.how={args.how}"] if args.how else []
+    config = context.config(overrides)
+    if args.style:
+        # a rule is a person's own words, so it is never read as YAML
+        style_section = config.style.model_copy(update={"rule": args.style})
+        config = config.model_copy(update={"style": style_section})
+    report = style_files(config, context.workspace)
+    return Answer(report.to_json(), report.to_text())
+
+
+def render(context: Context) -> Answer:
+    """Write the examples as text by the chat template, input and target apart."""
+    config = context.config()
+    workspace = context.workspace
+    model = fetch_model(config.model.name, revision=config.model.revision, workspace=workspace)
+    path = config.data.template_path
+    template = choose_template(
+        model.path, workspace.resolve(path) if path else None, workspace.templates
+    )
+    report = render_files(config, workspace, template)
+    return Answer(report.to_json(), report.to_text())

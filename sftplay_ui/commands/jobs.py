@@ -1,0 +1,170 @@
+"""Commands that run a job in a worker: train, eval, merge; and the list of runs."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from sftplay_ui.commands import STOPPED, Answer, Context
+from sftplay_ui.console import failure_of
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.errors import SFTPlayError
+from sftplay_ui.engine.events import (
+    EvaluationLogged,
+    Event,
+    RunFinished,
+    RunStopped,
+    StepLogged,
+)
+from sftplay_ui.engine.runs import Run, find_run, list_runs, resume_run, start_run
+
+
+class JobFailedError(SFTPlayError):
+    """A worker's failure, told again with the worker's own code."""
+
+    def __init__(self, code: str, what: str, fix: str) -> None:
+        super().__init__(what, fix)
+        self.code = code
+
+
+def train(context: Context) -> Answer:
+    """Fine-tune, or go on with a run that was stopped."""
+    resume = context.args.resume
+    if resume:
+        return finish_training(resume_run(find_run(resume, context.workspace)), context)
+    return train_run(context.config(), context)
+
+
+def train_run(config: RunConfig, context: Context) -> Answer:
+    """Start a training run and follow it to its end."""
+    return finish_training(start_run(with_job(config, "train"), context.workspace), context)
+
+
+def finish_training(run: Run, context: Context) -> Answer:
+    """Follow a training run and sum it up."""
+    context.reporter.say(f"run {run.name}")
+    events = follow(run, context)
+    steps = [e for e in events if isinstance(e, StepLogged)]
+    scores = [e.metrics for e in events if isinstance(e, EvaluationLogged)]
+    end = events[-1]
+    value = {
+        "run": run.name,
+        "adapter": end.adapter if isinstance(end, RunFinished) else None,
+        "steps": steps[-1].step if steps else 0,
+        "seconds": round(end.seconds, 2) if isinstance(end, RunFinished) else None,
+        "loss": steps[-1].loss if steps else None,
+        "eval_loss": scores[-1].get("eval_loss") if scores else None,
+    }
+    if isinstance(end, RunStopped):
+        text = f"{run.name} stopped at step {end.step}. Go on with: train --resume {run.name}"
+        return Answer(value, text, STOPPED)
+    return Answer(value, f"{run.name}: loss {value['loss']:.4f}, adapter in {value['adapter']}")
+
+
+def evaluate(context: Context) -> Answer:
+    """Score a run before and after tuning, on the same questions."""
+    args = context.args
+    overrides = [f"evaluate.split={args.split}"] if args.split else []
+    overrides += [f"evaluate.limit={args.limit}"] if args.limit is not None else []
+    overrides += [f"evaluate.base={str(args.base).lower()}"] if args.base is not None else []
+    overrides += [f"evaluate.run={args.run}"] if args.run and args.run != "last" else []
+    return evaluate_run(context.config(overrides), context)
+
+
+def evaluate_run(config: RunConfig, context: Context) -> Answer:
+    """Start an evaluation and give its scores."""
+    run = start_run(with_job(config, "evaluate"), context.workspace)
+    if isinstance(follow(run, context)[-1], RunStopped):
+        return Answer({"run": run.name}, f"{run.name} stopped.", STOPPED)
+    result = read_metrics(run)
+    return Answer(result, describe_scores(result))
+
+
+def describe_scores(result: dict[str, Any]) -> str:
+    """Lay out before and after side by side, with the verdict below."""
+    before, after = result.get("before") or {}, result.get("after") or {}
+    lines = [f"{'':18}{'before':>10}{'after':>10}"]
+    for name in after or before:
+        cells = (
+            f"{scores[name]:>10.4f}" if name in scores else f"{'':>10}"
+            for scores in (before, after)
+        )
+        lines.append(f"{name:18}{''.join(cells)}")
+    return "\n".join([*lines, str(result.get("verdict", ""))])
+
+
+def merge(context: Context) -> Answer:
+    """Fold an adapter into its base model."""
+    args = context.args
+    overrides = [f"merge.adapter={args.adapters}"] if args.adapters not in (None, "last") else []
+    overrides += [f"merge.out={args.out}"] if args.out else []
+    overrides += [f"merge.dtype={args.dtype}"] if args.dtype else []
+    return merge_run(context.config(overrides), context)
+
+
+def merge_run(config: RunConfig, context: Context) -> Answer:
+    """Start a merge and give where the model is, and the proof that it is the same."""
+    run = start_run(with_job(config, "merge"), context.workspace)
+    if isinstance(follow(run, context)[-1], RunStopped):
+        return Answer({"run": run.name}, f"{run.name} stopped; nothing was left behind.", STOPPED)
+    result = read_metrics(run)
+    same = "the same" if result["parity"]["same_tokens"] else "not the same"
+    return Answer(
+        result,
+        f"Merged into {result['out']} ({result['bytes'] / 1e6:.0f} MB); "
+        f"it writes {same} tokens as base and adapter.",
+    )
+
+
+def list_all(context: Context) -> Answer:
+    """List the runs, newest first."""
+    rows = [run.summary() for run in list_runs(context.workspace)]
+    value = [
+        {
+            "run": row.run,
+            "job": row.job,
+            "state": row.state,
+            "step": row.step,
+            "total_steps": row.total_steps,
+            "loss": row.loss,
+        }
+        for row in rows
+    ]
+    lines = [f"{'run':32}{'job':10}{'state':10}{'step':>12}{'loss':>10}"]
+    for row in rows:
+        steps = f"{row.step}/{row.total_steps}" if row.total_steps else ""
+        loss = f"{row.loss:.4f}" if row.loss is not None else ""
+        lines.append(f"{row.run:32}{row.job:10}{row.state:10}{steps:>12}{loss:>10}")
+    return Answer(value, "\n".join(lines) if rows else "No runs yet.")
+
+
+def with_job(config: RunConfig, job: str) -> RunConfig:
+    """Give the configuration of another job."""
+    return RunConfig.model_validate({**config.model_dump(), "job": job})
+
+
+def follow(run: Run, context: Context) -> list[Event]:
+    """Show a run until it ends; Ctrl-C asks it to save and stop, a second one to stop at once.
+
+    Raises JobFailedError with the worker's words when the run failed.
+    """
+
+    def ask_to_stop(_number: int, _frame: object) -> None:
+        run.request_stop()
+        context.reporter.say("Stopping: the work so far is being saved ...")
+
+    before = signal.signal(signal.SIGINT, ask_to_stop)
+    try:
+        seen = context.reporter.show(run.follow())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    failure = failure_of(seen)
+    if failure is not None:
+        raise JobFailedError(failure.code, failure.what, failure.fix)
+    return seen
+
+
+def read_metrics(run: Run) -> dict[str, Any]:
+    """Read what a finished job left in `metrics.json`."""
+    result: dict[str, Any] = json.loads(Path(run.folder / "metrics.json").read_text("utf-8"))
+    return result
