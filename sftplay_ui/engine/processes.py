@@ -5,8 +5,11 @@ A record holds pid, start time and boot id, so a stale record never passes for a
 
 import json
 import os
+import subprocess
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -67,6 +70,11 @@ class ProcessRecord:
             except psutil.NoSuchProcess:
                 continue
         psutil.wait_procs(family, timeout=5)
+
+
+def reap(process: "subprocess.Popen[Any]") -> None:
+    """Wait for a child in the background, so that it does not stay as a zombie when it ends."""
+    threading.Thread(target=process.wait, name=f"reap-{process.pid}", daemon=True).start()
 
 
 def boot_id() -> str:

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from sftplay_ui.engine.events import (
     StepLogged,
     decode,
 )
-from sftplay_ui.engine.processes import ProcessRecord
+from sftplay_ui.engine.processes import ProcessRecord, reap
 from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
 
 State = Literal["running", "finished", "stopped", "failed", "lost"]
@@ -251,8 +250,7 @@ def launch(run: Run, *, pipes: bool = False) -> "subprocess.Popen[str]":
             encoding="utf-8",
             **own_session,
         )
-    # reaped in the background, so that a worker that ends does not stay as a zombie
-    threading.Thread(target=process.wait, daemon=True).start()
+    reap(process)
     wait_for_worker(run, process)
     return process
 

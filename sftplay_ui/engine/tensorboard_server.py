@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftplay_ui.engine.errors import SFTPlayError
-from sftplay_ui.engine.processes import ProcessRecord
+from sftplay_ui.engine.processes import ProcessRecord, reap
 from sftplay_ui.engine.workspace import Workspace
 
 FIRST_PORT = 6006
@@ -59,6 +59,7 @@ class TensorBoard:
                 stderr=output,
                 start_new_session=sys.platform != "win32",
             )
+        reap(process)
         url = f"http://127.0.0.1:{port}/"
         ProcessRecord.of(process.pid).write(self.record)
         (self.logs / "server.url").write_text(url, encoding="ascii")
