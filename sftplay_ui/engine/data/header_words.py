@@ -17,7 +17,7 @@ USER = (
     "问题", "問題", "指令", "提问", "問", "问", "質問", "指示", "질문", "문제", "지시",
     "سؤال", "السؤال", "پرسش", "שאלה", "प्रश्न", "सवाल", "คำถาม", "câu_hỏi", "pertanyaan",
     "ερώτηση", "question_utilisateur",
-    "q",
+    "text", "sentence", "review", "q",
 )  # fmt: skip
 ASSISTANT = (
     "assistant", "answer", "response", "output", "completion", "reply", "gpt", "chosen", "solution",
@@ -35,7 +35,10 @@ ASSISTANT = (
 SYSTEM = ("system", "system_prompt", "system_message", "systemprompt", "系统", "система")
 CONTEXT = ("input", "context", "passage", "kontext", "contexto", "contexte", "контекст", "上下文")
 OPTIONS = ("options", "choices", "answer_choices", "choice", "optionen", "opciones", "选项")
-MESSAGES = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns")
+MESSAGES = (
+    "messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns",
+    "chosen",
+)  # fmt: skip
 
 ROLE_WORDS = {
     "user": USER,
