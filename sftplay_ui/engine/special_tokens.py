@@ -20,6 +20,8 @@ class SpecialTokens:
     """Names and numbers; `eos_ids` are all tokens that end an answer, the tokenizer's own first."""
 
     bos: str
+    adds_bos: bool
+    """Whether the model was taught texts that begin with `bos`, as its tokenizer would write it."""
     eos: str
     eos_ids: tuple[int, ...]
     pad: str
@@ -33,7 +35,8 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
     named = read_json(folder / "special_tokens_map.json") | read_json(
         folder / "tokenizer_config.json"
     )
-    added = _added_tokens(folder)
+    tokenizer = read_json(folder / "tokenizer.json")
+    added = _added_tokens(tokenizer)
     generation = read_json(folder / "generation_config.json")
     config = read_json(folder / "config.json")
     ids = [n for source in (generation, config) for n in _ids(source.get("eos_token_id"))]
@@ -45,8 +48,10 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
         ids.insert(0, added[eos])
     eos_ids = tuple(dict.fromkeys(ids))
     pad, pad_id = _padding(_content(named.get("pad_token")), added, eos_ids)
+    bos = _content(named.get("bos_token"))
     return SpecialTokens(
-        bos=_content(named.get("bos_token")),
+        bos=bos,
+        adds_bos=bool(bos) and _adds(bos, tokenizer, named),
         eos=eos,
         eos_ids=eos_ids,
         pad=pad,
@@ -70,8 +75,15 @@ def read_json(path: Path) -> dict[str, object]:
     return value
 
 
-def _added_tokens(folder: Path) -> dict[str, int]:
-    tokens = read_json(folder / "tokenizer.json").get("added_tokens")
+def _adds(bos: str, tokenizer: Mapping[str, object], named: Mapping[str, object]) -> bool:
+    setting = named.get("add_bos_token")
+    if isinstance(setting, bool):
+        return setting
+    return json.dumps(bos) in json.dumps(tokenizer.get("post_processor"))
+
+
+def _added_tokens(tokenizer: Mapping[str, object]) -> dict[str, int]:
+    tokens = tokenizer.get("added_tokens")
     if not isinstance(tokens, list):
         return {}
     return {

@@ -26,6 +26,7 @@ from sftplay_ui.engine.template_sandbox import (
 
 # `<|im_end|>`, `</s>`, `<end_of_turn>`, `[/INST]`: a mark of its own, possibly after a blank.
 _MARK = re.compile(r"\s*(<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\])")
+_WRITE_BOS = "{{- bos_token -}}\n"
 _SENTINEL = "\ue000{}\ue001"
 
 # Which bundled template a family was taught with, and the mark its vocabulary must have.
@@ -236,4 +237,7 @@ def _of_family(folder: Path, special: SpecialTokens, templates_dir: Path) -> Cha
     reason = (
         f"the model brings no template and its family ({model_type or 'unknown'}) gives no hint"
     )
-    return replace(template, reason=reason)
+    # a model that was never taught a first token is not given one; the source says so to whoever
+    # uses the adapter elsewhere
+    source = template.source if special.adds_bos else template.source.replace(_WRITE_BOS, "")
+    return replace(template, source=source, reason=reason)
