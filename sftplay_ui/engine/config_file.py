@@ -18,7 +18,7 @@ from sftplay_ui.engine.config import RunConfig, Section, contradictions
 from sftplay_ui.engine.errors import ConfigError
 from sftplay_ui.engine.settings import Setting, allowed, settings
 from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
-from sftplay_ui.engine.yaml_file import Document, parse_value, read_yaml
+from sftplay_ui.engine.yaml_file import Document, parse_value, read_yaml, scalar_value
 
 MAX_INCLUDES = 8
 SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16})")
@@ -255,7 +255,14 @@ def write_float(dumper: PlainDumper, value: float) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+def write_text(dumper: PlainDumper, value: str) -> yaml.Node:
+    # escaped where YAML would fold a line break, quoted where a plain word would read as a number
+    style = '"' if not value.isprintable() else "'" if scalar_value(value) != value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
 PlainDumper.add_representer(float, write_float)
+PlainDumper.add_representer(str, write_text)
 
 SETTINGS: Mapping[str, Setting] = {setting.path: setting for setting in settings()}
 MAPS = frozenset(path for path, setting in SETTINGS.items() if setting.kind == "map")

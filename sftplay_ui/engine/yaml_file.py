@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -17,6 +17,7 @@ from sftplay_ui.engine.errors import ConfigError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 12
+MAX_DIGITS = 100
 
 INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 FLOAT = re.compile(
@@ -82,7 +83,8 @@ class Reader:
 class PlainLoader(yaml.SafeLoader):
     """The safe loader without YAML 1.1's guesses: every plain scalar stays text here."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+PlainLoader.yaml_implicit_resolvers = {}
 
 
 def read_yaml(path: Path, name: str) -> Document:
@@ -126,15 +128,18 @@ def parse_yaml(text: str, name: str) -> Document:
 
 
 def scalar(node: yaml.Node) -> Any:
-    """Give the value of a scalar by the YAML 1.2 core schema; quoted text stays text."""
+    """Give the value of a scalar node; quoted text stays text."""
     text = str(node.value)
-    if getattr(node, "style", None) is not None:
-        return text
+    return text if getattr(node, "style", None) is not None else scalar_value(text)
+
+
+def scalar_value(text: str) -> Any:
+    """Give the value of a plain scalar by the core schema of YAML 1.2 (section 10.3.2)."""
     if text in NULL:
         return None
     if text in TRUE or text in FALSE:
         return text in TRUE
-    if INT.fullmatch(text):
+    if INT.fullmatch(text) and len(text) < MAX_DIGITS:
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     if FLOAT.fullmatch(text):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

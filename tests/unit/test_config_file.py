@@ -148,3 +148,11 @@ def test_what_is_written_reads_back_equal(tmp_path_factory, rate, system, mappin
     path = root / "config.yaml"
     path.write_text(config_to_yaml(config), encoding="utf-8")
     assert load_config(path, (), Workspace(root)).config == config
+
+
+@pytest.mark.parametrize(
+    "text", ["1e3", "0o7", "no", "null", "", "~", " x", "a: b", "\r\n", "\x85", "#"]
+)
+def test_text_that_looks_like_something_else_stays_text(folder, text):
+    path = write(folder, "a.yaml", config_to_yaml(make_config({"style.system": text})))
+    assert load_config(path, (), folder).config.style.system == text
