@@ -134,3 +134,7 @@ def allowed(setting: Setting) -> str:
     if setting.maximum is not None:
         text += f" up to {setting.maximum:g}"
     return f"`auto` or {text}" if setting.auto else text
+
+
+if __name__ == "__main__":
+    print(settings_table(), end="")
