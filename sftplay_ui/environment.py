@@ -271,7 +271,8 @@ def progress_line(line: str) -> str | None:
     One line for each package: when its file is taken (pip) or when it is installed (uv).
     """
     text = line.strip()
-    if found := re.match(r"(?:Downloading|Using cached|Processing) (\S+)(?: \((.+)\))?$", text):
+    taken = r"(?:Downloading|Using cached|Processing) (\S+)(?: \((\d[^()]*B)\)| \(.*)?$"
+    if found := re.match(taken, text):
         file = found[1].rsplit("/", 1)[-1]
         if not file.endswith((".whl", ".tar.gz", ".zip")):
             return f"  {file} {found[2]}" if found[2] else None

@@ -240,6 +240,10 @@ def test_an_installer_that_outlives_its_launcher_keeps_the_lock(tmp_path: Path) 
         ),
         ("  Using cached rouge_score-0.1.2.tar.gz (17 kB)", "  rouge_score 0.1.2 (17 kB)"),
         (
+            "  Using cached semantic_version-2.10.0-py2.py3-none-any.whl (from gradio==6.31.*)",
+            "  semantic_version 2.10.0",
+        ),
+        (
             "Processing /opt/wheels/peft-0.21.2-py3-none-any.whl",
             "  peft 0.21.2",
         ),
