@@ -73,6 +73,7 @@ def with_run(config: RunConfig, run: str) -> RunConfig:
             "run_name": "auto",
             "evaluate": config.evaluate.model_copy(update={"run": run}),
             "merge": config.merge.model_copy(update={"adapter": run}),
+            "chat": config.chat.model_copy(update={"run": run}),
         }
     )
 

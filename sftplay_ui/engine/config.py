@@ -224,7 +224,10 @@ def contradictions(train: Mapping[str, Any]) -> list[str]:
 class EvaluateConfig(Section):
     """Scores before and after tuning."""
 
-    run: str | None = Field(None, description="Run (or adapter folder) to score; last by default.")
+    run: str | None = Field(
+        None,
+        description="Run or adapter folder to score; the last by default, `base` for none.",
+    )
     split: Split = Field("test", description="Examples to score on.")
     limit: int = Field(30, ge=0, description="Most examples to answer; 0 means all.")
     base: bool = Field(True, description="Answer with the base model too, for the comparison.")
@@ -250,6 +253,15 @@ class MergeConfig(Section):
     dtype: Literal["bf16", "fp16"] = Field("bf16", description="Precision of the merged weights.")
 
 
+class ChatConfig(Section):
+    """Talking to a model."""
+
+    run: str | None = Field(
+        None,
+        description="Run or adapter folder to talk to; the last by default, `base` for none.",
+    )
+
+
 class LoggingConfig(Section):
     """What is written down while a run goes on."""
 
@@ -272,4 +284,5 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     generate: GenerateConfig = GenerateConfig()
     merge: MergeConfig = MergeConfig()
+    chat: ChatConfig = ChatConfig()
     logging: LoggingConfig = LoggingConfig()

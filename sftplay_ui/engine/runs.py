@@ -297,7 +297,7 @@ def run_name(config: RunConfig) -> str:
         case "merge":
             return f"merge-{Path(config.merge.adapter or model).name}"
         case "chat":
-            return f"chat-{Path(config.evaluate.run or model).name}"
+            return f"chat-{Path(config.chat.run or model).name}"
 
 
 def check_run_name(name: str) -> None:
