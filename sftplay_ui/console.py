@@ -1,6 +1,6 @@
 """How events look in a terminal: progress bars on stderr, and only where somebody watches.
 
-Results go to stdout, so a pipe gets them alone. With `--json` the last line of stdout is one object.
+Results go to stdout, so a pipe gets them alone; with `--json` its last line is one object.
 """
 
 import json
@@ -83,7 +83,7 @@ class Reporter:
             self.console.print(escape(text))
 
     def show_one(self, event: Event) -> None:
-        """Show one event as a line or as progress."""
+        """Show one event as progress or as lines."""
         match event:
             case PhaseStarted():
                 self.begin(event.phase, event.total)
@@ -91,22 +91,9 @@ class Reporter:
                 self.advance(event.done)
             case StepLogged():
                 self.show_step(event)
-            case ConfigResolved():
-                for choice in event.choices:
-                    self.say(f"  {choice}")
-            case EvaluationLogged():
-                scores = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
-                self.say(f"evaluation at step {event.step}: {scores}")
-            case SampleGenerated():
-                self.say(f"  {event.source}: {one_line(event.prompt)} -> {one_line(event.text)}")
-            case CheckpointSaved():
-                self.say(f"checkpoint saved at step {event.step}")
-            case Warned():
-                self.say(f"warning: {event.what}")
-            case RunStopped():
-                self.say(f"stopped at step {event.step}; resume continues from here")
-            case RunFinished():
-                self.say(f"done in {event.seconds:.0f} s")
+            case _:
+                for line in lines_of(event):
+                    self.say(line)
 
     def show_step(self, event: StepLogged) -> None:
         """Show a training step: in the bar, or every tenth of the way as a line."""
@@ -117,6 +104,27 @@ class Reporter:
                 f"step {event.step}/{event.total_steps}  loss {event.loss:.4f}  "
                 f"{event.tokens_per_second:.0f} tokens/s"
             )
+
+
+def lines_of(event: Event) -> list[str]:
+    """Put an event in words; nothing where it is told elsewhere."""
+    match event:
+        case ConfigResolved():
+            return [f"  {choice}" for choice in event.choices]
+        case EvaluationLogged():
+            scores = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
+            return [f"evaluation at step {event.step}: {scores}"]
+        case SampleGenerated():
+            return [f"  {event.source}: {one_line(event.prompt)} -> {one_line(event.text)}"]
+        case CheckpointSaved():
+            return [f"checkpoint saved at step {event.step}"]
+        case Warned():
+            return [f"warning: {event.what}"]
+        case RunStopped():
+            return [f"stopped at step {event.step}; resume continues from here"]
+        case RunFinished():
+            return [f"done in {event.seconds:.0f} s"]
+    return []
 
 
 def one_line(text: str, limit: int = 100) -> str:

@@ -1,0 +1,149 @@
+"""`check`: the whole set-up at a look, or one thing a person has, with a verdict.
+
+The verdicts come from the very code that later does the work; nothing is written.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sftplay_ui.commands import FAILED, Answer, Context
+from sftplay_ui.engine.adapters import check_adapter
+from sftplay_ui.engine.checkpoints import check_checkpoint
+from sftplay_ui.engine.checks import CheckResult
+from sftplay_ui.engine.config_file import load_config
+from sftplay_ui.engine.data.examples import read_examples
+from sftplay_ui.engine.data.process import check_data
+from sftplay_ui.engine.device import detect_device
+from sftplay_ui.engine.errors import DataError, SFTPlayError
+from sftplay_ui.engine.model_store import find_model
+from sftplay_ui.engine.runs import check_run_name
+from sftplay_ui.engine.template_check import check_template
+from sftplay_ui.engine.templates import choose_template
+from sftplay_ui.engine.workspace import Workspace
+
+LITTLE_SPACE_BYTES = 2 * 10**9
+
+
+def check(context: Context) -> Answer:
+    """Check one thing (`--kind`), or everything that a run needs."""
+    if context.args.kind is None:
+        return check_setup(context)
+    if context.args.path is None:
+        raise SFTPlayError("There is no PATH to check.", "Name the thing after --kind.")
+    result = check_one(context)
+    text = "\n".join([result.verdict.replace("_", " "), *result.messages])
+    return Answer(result.to_json(), text)
+
+
+def check_one(context: Context) -> CheckResult:
+    """Give the verdict on one data file, configuration, template, name, adapter or model."""
+    text, workspace = context.args.path, context.workspace
+    path = workspace.resolve(text)
+    checks: dict[str, Callable[[], CheckResult]] = {
+        "data": lambda: check_data(path, context.config()),
+        "config": lambda: check_config(path, workspace),
+        "template": lambda: check_template_file(path),
+        "run_name": lambda: check_name(text, workspace),
+        "adapter": lambda: check_adapter(path),
+        "model": lambda: check_model(text, workspace),
+        "checkpoint": lambda: check_checkpoint(path),
+    }
+    try:
+        return checks[context.args.kind]()
+    except SFTPlayError as error:
+        return CheckResult.rejected(error)
+
+
+def check_config(path: Path, workspace: Workspace) -> CheckResult:
+    """Read a configuration with all its includes."""
+    loaded = load_config(path, (), workspace)
+    return CheckResult.of(faults=[], warnings=list(loaded.warnings))
+
+
+def check_template_file(path: Path) -> CheckResult:
+    """Look a template over and try it in a process of its own."""
+    try:
+        return check_template(path.read_text(encoding="utf-8"), name=path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SFTPlayError(f"{path} cannot be read as text ({error}).", "Check the path.") from None
+
+
+def check_name(name: str, workspace: Workspace) -> CheckResult:
+    """Tell whether a run may be called so."""
+    check_run_name(name)
+    taken = (workspace.outputs / name).exists()
+    warnings = [f"There is a run called {name}; a new one gets a number behind it."]
+    return CheckResult.of(faults=[], warnings=warnings if taken else [])
+
+
+def check_model(name: str, workspace: Workspace) -> CheckResult:
+    """Tell whether a base model is on this machine and whole."""
+    found = find_model(name, workspace=workspace)
+    warnings = [f"{name} is not on this machine yet; it is fetched when it is needed."]
+    return CheckResult.of(faults=[], warnings=[] if found else warnings)
+
+
+def check_setup(context: Context) -> Answer:
+    """Look at all a run needs: machine, disk, configuration, base model, data and template."""
+    device = detect_device()
+    free = shutil.disk_usage(context.workspace.root).free
+    facts = {
+        "python": sys.version.split()[0],
+        "device": f"{device.name}: {device.free_bytes / 1e9:.1f} of "
+        f"{device.total_bytes / 1e9:.1f} GB free, {device.reason}",
+        "disk": f"{free / 1e9:.1f} GB free",
+    }
+    problems = []
+    if free < LITTLE_SPACE_BYTES:
+        problems.append(f"Only {free / 1e9:.1f} GB of disk space are free. Make room.")
+    for name, look in (("configuration", look_at_config), ("data", look_at_data)):
+        try:
+            facts[name] = look(context)
+        except SFTPlayError as error:
+            problems.append(str(error))
+    try:
+        facts["base model"] = look_at_model(context)
+    except SFTPlayError as error:
+        problems.append(str(error))
+    lines = [f"{name:14}{fact}" for name, fact in facts.items()]
+    lines += [f"problem: {text}" for text in problems] or ["All is ready."]
+    value = {"ready": not problems, "facts": facts, "problems": problems}
+    return Answer(value, "\n".join(lines), FAILED if problems else 0)
+
+
+def look_at_config(context: Context) -> str:
+    """Load the configuration; any problem is raised."""
+    context.config()
+    return str(context.args.config or "defaults")
+
+
+def look_at_data(context: Context) -> str:
+    """Count the examples training would read; none yet is no problem."""
+    data = context.config().data
+    counts = []
+    for split in ("train", "val", "test"):
+        path = context.workspace.resolve(getattr(data, f"{split}_path"))
+        if path.exists():
+            counts.append(f"{sum(1 for _ in read_examples(path))} {split}")
+    if not counts:
+        return "no processed examples yet: run `process`, or use the Data tab"
+    if not counts[0].endswith("train"):
+        raise DataError("There are no training examples.", "Run `process` first.")
+    return ", ".join(counts)
+
+
+def look_at_model(context: Context) -> str:
+    """Find the base model and the template it would be trained with."""
+    config = context.config()
+    found = find_model(config.model.name, config.model.revision, workspace=context.workspace)
+    if found is None:
+        return f"{config.model.name}: not here yet, fetched when it is needed"
+    path = config.data.template_path
+    template = choose_template(
+        found.path,
+        context.workspace.resolve(path) if path else None,
+        context.workspace.templates,
+    )
+    return f"{config.model.name} in {found.path}; template {template.name} ({template.reason})"
