@@ -108,23 +108,24 @@ class Reporter:
 
 def lines_of(event: Event) -> list[str]:
     """Put an event in words; nothing where it is told elsewhere."""
+    lines: list[str] = []
     match event:
         case ConfigResolved():
-            return [f"  {choice}" for choice in event.choices]
+            lines = [f"  {choice}" for choice in event.choices]
         case EvaluationLogged():
             scores = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
-            return [f"evaluation at step {event.step}: {scores}"]
+            lines = [f"evaluation at step {event.step}: {scores}"]
         case SampleGenerated():
-            return [f"  {event.source}: {one_line(event.prompt)} -> {one_line(event.text)}"]
+            lines = [f"  {event.source}: {one_line(event.prompt)} -> {one_line(event.text)}"]
         case CheckpointSaved():
-            return [f"checkpoint saved at step {event.step}"]
+            lines = [f"checkpoint saved at step {event.step}"]
         case Warned():
-            return [f"warning: {event.what}"]
+            lines = [f"warning: {event.what}"]
         case RunStopped():
-            return [f"stopped at step {event.step}; resume continues from here"]
+            lines = [f"stopped at step {event.step}; resume continues from here"]
         case RunFinished():
-            return [f"done in {event.seconds:.0f} s"]
-    return []
+            lines = [f"done in {event.seconds:.0f} s"]
+    return lines
 
 
 def one_line(text: str, limit: int = 100) -> str:
