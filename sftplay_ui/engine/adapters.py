@@ -20,6 +20,8 @@ from sftplay_ui.engine.workspace import Workspace
 FORMAT = 1
 CONTRACT_FILE = "sftplay.json"
 LAST_FILE = "last"
+# what `evaluate.run` and `chat.run` say for the base model alone
+NO_ADAPTER = "base"
 # What could run code when it is loaded.
 _PICKLES = frozenset({".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"})
 
@@ -155,6 +157,26 @@ def newest_adapter(workspace: Workspace) -> Adapter:
     if not name or name != Path(name).name or name in {".", ".."}:
         raise AdapterError("There is no trained adapter yet.", "Train one first, or name a folder.")
     return read_adapter(workspace.adapters / name)
+
+
+def find_adapter(name: str | None, workspace: Workspace) -> Adapter | None:
+    """Read the adapter of a run's name or a folder; None asks for the newest, `base` for none.
+
+    Raises AdapterError where there is no such adapter or it is damaged.
+    """
+    if name == NO_ADAPTER:
+        return None
+    if name is None:
+        return newest_adapter(workspace)
+    path = workspace.adapters / name
+    path = path if name == Path(name).name and path.is_dir() else workspace.resolve(name)
+    if not path.is_dir():
+        known = ", ".join(adapter.name for adapter in list_adapters(workspace)[:5])
+        raise AdapterError(
+            f"There is no adapter called {name!r}.",
+            f"Adapters here: {known}." if known else "Train one first, or name a folder.",
+        )
+    return read_adapter(path)
 
 
 def list_adapters(workspace: Workspace) -> list[Adapter]:

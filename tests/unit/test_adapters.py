@@ -13,6 +13,7 @@ from sftplay_ui.engine.adapters import (
     Adapter,
     check_adapter,
     check_contract,
+    find_adapter,
     list_adapters,
     mark_newest,
     newest_adapter,
@@ -192,3 +193,24 @@ def test_sound_adapters_are_listed_newest_first_and_others_told_apart(workspace:
     mark_newest(workspace, "new")
     assert [adapter.name for adapter in list_adapters(workspace)] == ["new", "old"]
     assert ["cut" in str(error) for error in unsound_adapters(workspace)] == [True]
+
+
+def test_an_adapter_is_found_by_run_by_folder_as_the_newest_or_not_wanted(
+    workspace: Workspace,
+) -> None:
+    build(workspace.adapters / "first")
+    build(workspace.root / "elsewhere" / "second")
+    mark_newest(workspace, "first")
+    for name, found in (("first", "first"), ("elsewhere/second", "second"), (None, "first")):
+        adapter = find_adapter(name, workspace)
+        assert adapter is not None
+        assert adapter.name == found
+    assert find_adapter("base", workspace) is None
+
+
+def test_an_unknown_adapter_is_answered_with_those_there_are(workspace: Workspace) -> None:
+    with pytest.raises(AdapterError, match="called 'nope'.*Train one first"):
+        find_adapter("nope", workspace)
+    build(workspace.adapters / "first")
+    with pytest.raises(AdapterError, match="Adapters here: first"):
+        find_adapter("nope", workspace)
