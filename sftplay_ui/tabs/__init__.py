@@ -33,7 +33,8 @@ own. Forms are passed as a set of components and read back by `Form.config(value
 no generator that anything durable depends on: what lasts is a run in its folder.
 
 **Runs.** `live` (LiveRuns) knows every run of the workspace and follows the living ones. Start one with
-`engine.runs.start_run(config, workspace)`: within a second every open page shows it, nothing else to do.
+`live.start(config)` (it refuses while another run is alive, naming it): every open page shows it, nothing else to do.
+`live.resume(name)` lets a stopped one go on.
 `live.summaries()` lists the runs newest first (RunSummary), `live.story(name)` gives what one has told so far.
 
 **Live figures in a page** come from one poll of the shell, not from the tab. `parts.job_panel("merge")` is a
@@ -46,7 +47,9 @@ Own live parts: a gr.HTML with `js_on_load="SFTPlay.listen(element, answer => { 
 `js="() => SFTPlay.select('my-run')"` makes a run the page's selected one; `SFTPlay.selected()` names it, and a
 handler gets it through `js="() => [SFTPlay.selected()]"` with `inputs=[any textbox]`.
 
-**Looks.** `parts.page_head(title, lead)` opens a page. Classes (assets/app.css): `card` (a surface with a
+**Looks.** `parts.page_head(title, lead)` opens a page, `parts.card_title(text)` heads a card, `parts.note_box(id)`
+is where a handler's words go (fill it with `parts.said(text)` or `parts.problem(error)`), `parts.live_part(...)`
+is markup filled by script. Classes (assets/app.css): `card` (a surface with a
 border), `card-title`, `kpis`/`kpi` (figures with a label), `muted`, `toolbar` (a row of small controls), `split`
 (main column and side column, stacked when narrow), `empty` (empty state that names the next action), `problem`
 (failure card), `note`, `pill` (+ `good`, `bad`, `busy`), `mono`, `flush` (gr.HTML without padding). Every Button, Tab and

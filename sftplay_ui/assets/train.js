@@ -1,0 +1,137 @@
+/* The Train page's live parts: the run's head, what it told, and the library of runs. */
+"use strict";
+(() => {
+  const { listen, parts, write, tone, duration, count, figure, gib } = SFTPlay;
+  const show = (id, visible) => {
+    const button = document.getElementById(id);
+    if (button) button.hidden = !visible;
+  };
+
+  function make(tag, text, className) {
+    const element = document.createElement(tag);
+    if (text !== undefined) element.textContent = text;
+    if (className) element.className = className;
+    return element;
+  }
+
+  SFTPlay.confirmed = question => {
+    const run = SFTPlay.selected();
+    return run && window.confirm(question.replace("{run}", run)) ? run : "";
+  };
+
+  SFTPlay.runHead = element => {
+    const root = element.querySelector(".run-head"), part = parts(root), problem = root.querySelector(".problem");
+    listen(root, now => {
+      const running = now.state === "running", told = now.told, figures = now.figures;
+      write(part.run, now.run || "No run yet");
+      part.state.hidden = !now.run;
+      write(part.state, now.stopping ? "stopping" : now.state);
+      tone(part.state, now.state);
+      write(part.sentence, !now.run ? "Choose a base model and press Start training." : now.stopping
+        ? "Saving its work first" : running ? now.sentence : "");
+      part.resume.hidden = !(told && told.resume);
+      write(part.resume, told && told.resume || "");
+      problem.hidden = !now.failure;
+      write(part.what, now.failure ? now.failure.what : "");
+      write(part.fix, now.failure ? now.failure.fix : "");
+      show("train-stop", running);
+      show("train-resume", !!(told && told.resume));
+      show("train-reuse", !!now.run);
+      show("train-delete", !!now.run && !running);
+      if (!now.run) { for (const name of Object.keys(KPIS)) write(part[name], KPIS[name]); return; }
+      const losses = now.series.loss, evals = now.evaluated.loss;
+      write(part.loss, figure(figures.loss, 3));
+      write(part["loss-note"], losses.length > 1 && losses[0] !== null ? `from ${figure(losses[0], 3)}` : "");
+      write(part.eval, figure(figures.eval_loss, 3));
+      write(part["eval-note"], evals.length > 1 && evals[0] !== null ? `from ${figure(evals[0], 3)}` : "");
+      write(part.step, now.total_steps ? `${now.step.toLocaleString("en")}` : "–");
+      write(part.epoch, now.total_steps ? `of ${now.total_steps.toLocaleString("en")} · epoch ${figure(figures.epoch, 1)}` : "");
+      write(part.eta, running && now.eta !== null ? duration(now.eta) : "–");
+      write(part["eta-note"], now.seconds !== null ? `took ${duration(now.seconds)}` : "");
+      write(part.speed, figures.tokens_per_second === null ? "–" : count(figures.tokens_per_second));
+      write(part.learned, figures.learned_tokens ? count(figures.learned_tokens) : "–");
+      write(part.tokens, figures.tokens ? `of ${count(figures.tokens)} read` : "");
+      write(part.memory, figures.memory ? `${gib(figures.memory)} GB` : "–");
+      write(part.device, told ? told.device : "");
+    });
+  };
+  const KPIS = { loss: "–", eval: "–", step: "–", eta: "–", speed: "–", learned: "–", memory: "–" };
+
+  /* Answers to the same question belong together: the base model's first, then the newest. */
+  function pairs(samples) {
+    const found = new Map();
+    for (const sample of samples) {
+      const known = found.get(sample.prompt);
+      if (!known) found.set(sample.prompt, { first: sample, last: null, reference: sample.reference });
+      else known.last = sample;
+    }
+    return found;
+  }
+
+  function answer(label, text) {
+    const box = make("div");
+    box.append(make("small", label), text);
+    return box;
+  }
+
+  SFTPlay.told = element => {
+    const root = element.querySelector(".told"), part = parts(root);
+    const block = name => root.querySelector(`[data-block=${name}]`);
+    let shown = null;
+    listen(root, now => {
+      write(part.log, now.log || "The worker has written nothing yet.");
+      block("log").hidden = !now.run;
+      if (now.told === shown && shown !== null) return;
+      shown = now.told;
+      const told = shown || { samples: [], warnings: [], choices: [] };
+      const asked = pairs(told.samples);
+      part.samples.replaceChildren(...[...asked].map(([prompt, both]) => {
+        const sample = make("article", undefined, "sample"), pair = make("div", undefined, "pair");
+        const at = each => each.step === 0 ? "before training" : `at step ${each.step}`;
+        pair.append(answer(at(both.first), both.first.text));
+        pair.append(both.last ? answer(at(both.last), both.last.text) : answer("now", "not asked again yet"));
+        sample.append(make("div", prompt, "ask"), pair);
+        if (both.reference) sample.append(make("p", `Wanted: ${both.reference}`, "muted"));
+        return sample;
+      }));
+      if (!asked.size) part.samples.replaceChildren(make("p", "The same questions are answered before the first step and at every evaluation.", "muted"));
+      block("warnings").hidden = !told.warnings.length;
+      part.warnings.replaceChildren(...told.warnings.map(each => make("li", each.what)));
+      block("choices").hidden = !told.choices.length;
+      part.choices.replaceChildren(...told.choices.map(each => {
+        const row = make("tr");
+        row.append(make("td", each.setting, "mono"), make("td", String(each.value)), make("td", each.reason, "muted"));
+        return row;
+      }));
+    });
+  };
+
+  SFTPlay.library = element => {
+    const root = element.querySelector(".library"), part = parts(root);
+    let shown = "";
+    listen(root, now => {
+      const mark = `${now.library} ${now.run}`;
+      if (mark === shown) return;
+      shown = mark;
+      part.none.hidden = now.runs.length > 0;
+      root.querySelector(".scroll").hidden = !now.runs.length;
+      part.rows.replaceChildren(...now.runs.map(each => libraryRow(each, each.run === now.run)));
+    });
+  };
+
+  function libraryRow(each, chosen) {
+    const row = make("tr", undefined, chosen ? "chosen" : "");
+    const name = make("button", each.run, "row"), first = make("td"), pill = make("span", each.state, "pill"), state = make("td");
+    name.type = "button";
+    name.setAttribute("aria-pressed", String(chosen));
+    name.addEventListener("click", () => SFTPlay.select(each.run));
+    first.append(name);
+    tone(pill, each.state);
+    state.append(pill);
+    row.append(first, make("td", each.job), state,
+      make("td", each.total_steps ? `${each.step} / ${each.total_steps}` : "", "number"),
+      make("td", each.loss === null ? "" : each.loss.toFixed(3), "number"),
+      make("td", new Date(each.started * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" }), "muted"));
+    return row;
+  }
+})();

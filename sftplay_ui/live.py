@@ -1,0 +1,425 @@
+"""All runs of a workspace, as the window sees them: alive.
+
+For each run that lives or is looked at, a background thread follows its worker's events into a
+queue; whoever asks drains that queue into the run's `Story`. Pages only read: `since` answers "all
+that is new to you" in one small dict. Nothing here can slow down a worker: it writes a file, and a
+full queue holds up the file's reader only.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.device import DeviceInfo, detect_device
+from sftplay_ui.engine.errors import DeviceBusyError, RunNotFoundError, SFTPlayError
+from sftplay_ui.engine.events import Event, EventReader
+from sftplay_ui.engine.processes import ProcessRecord
+from sftplay_ui.engine.runs import Run, RunSummary, find_run, list_runs, resume_run, start_run
+from sftplay_ui.engine.workspace import Workspace
+from sftplay_ui.story import Story
+
+POLL_SECONDS = 0.2
+LOOK_SECONDS = 1.0
+DEVICE_SECONDS = 2.0
+QUEUE_SIZE = 4096
+POINTS_AT_ONCE = 5000
+LOG_BYTES = 12 * 1024
+RUNS_LISTED = 200
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """The event file was replaced (a resume cut it back): the story begins anew."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The worker is gone and all it wrote has been read."""
+
+
+Signature = tuple[int, int] | None
+
+
+def signature(path: Path) -> Signature:
+    """Tell one version of a file from another; None where there is no file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+class Follower:
+    """One run, followed by a thread of its own; `story` is up to date after each `drain`."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.worker = ProcessRecord.read(run.folder / "worker.json")
+        self.story = Story(run)
+        self.queue: queue.Queue[Event | Restarted | Ended] = queue.Queue(QUEUE_SIZE)
+        self.closed = threading.Event()
+        self.lock = threading.Lock()
+        self.thread = threading.Thread(target=self.pump, name=f"follow {run.name}", daemon=True)
+        self.thread.start()
+
+    def pump(self) -> None:
+        """Follow the run's events into the queue until its worker is gone."""
+        reader = EventReader(self.run.events_path)
+        generation = reader.generation
+        while not self.closed.is_set():
+            # asked before reading: what a dead worker wrote is then all there
+            alive = self.worker is not None and self.worker.is_alive()
+            events = reader.read_new()
+            if reader.generation != generation:
+                generation = reader.generation
+                self.put(Restarted())
+            for event in events:
+                self.put(event)
+            if not alive:
+                self.put(Ended())
+                return
+            self.closed.wait(POLL_SECONDS)
+
+    def put(self, item: Event | Restarted | Ended) -> None:
+        """Wait for room: nothing is dropped, and the worker does not notice."""
+        while not self.closed.is_set():
+            try:
+                self.queue.put(item, timeout=POLL_SECONDS)
+            except queue.Full:
+                continue
+            return
+
+    def drain(self) -> Story:
+        """Bring the story up to date with what the thread has read."""
+        with self.lock:
+            while True:
+                try:
+                    item = self.queue.get_nowait()
+                except queue.Empty:
+                    return self.story
+                match item:
+                    case Restarted():
+                        self.story = Story(self.run)
+                    case Ended():
+                        self.story.end()
+                    case _:
+                        self.story.add(item)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a page has already: its run, and how far it got there."""
+
+    run: str | None = None
+    generation: str = ""
+    points: int = 0
+    evaluations: int = 0
+    facts: int = -1
+    log: str = ""
+    library: str = ""
+
+    @classmethod
+    def of(cls, query: Mapping[str, Any]) -> "Seen":
+        """Read a page's query; anything odd counts as not seen."""
+        number = {
+            name: value
+            for name in ("points", "evaluations", "facts")
+            if isinstance(value := query.get(name), int)
+        }
+        text = {
+            name: value
+            for name in ("generation", "log", "library")
+            if isinstance(value := query.get(name), str)
+        }
+        run = query.get("run")
+        return cls(run=run if isinstance(run, str) and run else None, **number, **text)
+
+
+@dataclass
+class Library:
+    """The runs on disk, newest first, read again only where their files changed."""
+
+    rows: dict[str, tuple[tuple[Signature, bool], RunSummary]] = field(default_factory=dict)
+
+    def summaries(self, runs: Iterable[Run]) -> list[RunSummary]:
+        """Sum up each run; a run whose configuration cannot be read is left out."""
+        found: dict[str, tuple[tuple[Signature, bool], RunSummary]] = {}
+        for run in runs:
+            key = (signature(run.events_path), run.is_alive())
+            known = self.rows.get(run.name)
+            try:
+                summary = known[1] if known and known[0] == key else run.summary()
+            except (SFTPlayError, OSError):
+                continue
+            found[run.name] = (key, summary)
+        self.rows = found
+        return [summary for _, summary in found.values()]
+
+
+class LiveRuns:
+    """The runs of one workspace; attaches to whatever lives there, whoever started it."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace: Final = workspace
+        self.followers: dict[str, Follower] = {}
+        self.library = Library()
+        self.listed: list[RunSummary] = []
+        self.lock = threading.RLock()
+        self.looked = 0.0
+        self.device_looked = 0.0
+        self.device: DeviceInfo | None = None
+        self.look(force=True)
+
+    def look(self, *, force: bool = False) -> None:
+        """Look for new, resumed and deleted runs; at most once a second unless forced."""
+        with self.lock:
+            now = time.monotonic()
+            if not force and now - self.looked < LOOK_SECONDS:
+                return
+            self.looked = now
+            runs = {run.name: run for run in list_runs(self.workspace)[:RUNS_LISTED]}
+            self.listed = self.library.summaries(runs.values())
+            for name in self.followers.keys() - runs.keys():
+                self.followers.pop(name).close()
+            newest: set[str] = set()
+            for row in self.listed:
+                if row.state == "running" or row.job not in newest:
+                    self.follow(runs[row.run])
+                newest.add(row.job)
+
+    def follow(self, run: Run) -> Follower:
+        """Give the run's follower; a new one where there is none or the run has a new worker."""
+        with self.lock:
+            known = self.followers.get(run.name)
+            worker = ProcessRecord.read(run.folder / "worker.json")
+            if known is not None and known.worker == worker:
+                return known
+            if known is not None:
+                known.close()
+            self.followers[run.name] = Follower(run)
+            return self.followers[run.name]
+
+    def story(self, name: str) -> Story:
+        """Tell what a run has told so far; RunNotFoundError where there is no such run."""
+        folder = self.workspace.outputs / name
+        if Path(name).name != name or not (folder / "worker.json").is_file():
+            raise RunNotFoundError(f"There is no run called {name!r}.", "Choose one of the list.")
+        return self.follow(Run(folder)).drain()
+
+    def summaries(self, job: str | None = None) -> list[RunSummary]:
+        """List the runs on disk, newest first, all or those of one job."""
+        self.look(force=True)
+        return [row for row in self.listed if job in (None, row.job)]
+
+    def start(self, config: RunConfig) -> Run:
+        """Start a run, one at a time; DeviceBusyError names the run that is in the way."""
+        with self.lock:
+            self.look(force=True)
+            for row in self.listed:
+                if row.state == "running":
+                    raise DeviceBusyError(
+                        f"{row.run} is running already ({row.job}).",
+                        "Wait until it is done, or stop it first.",
+                    )
+            run = start_run(config, self.workspace)
+            self.look(force=True)
+            return run
+
+    def resume(self, name: str) -> Run:
+        """Let a stopped, failed or lost run go on."""
+        with self.lock:
+            run = resume_run(find_run(name, self.workspace))
+            self.look(force=True)
+            return run
+
+    def close(self) -> None:
+        """End the threads; the runs go on."""
+        with self.lock:
+            for follower in self.followers.values():
+                follower.close()
+
+    def since(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer a page: everything small about the selected run, and of its series what is new."""
+        self.look()
+        seen = Seen.of(query)
+        answer: dict[str, Any] = {
+            "project": self.workspace.root.name,
+            "device": self.device_facts(),
+            "jobs": self.jobs(),
+            **self.library_since(seen),
+        }
+        name = self.selected(seen.run if query.get("chosen") else None)
+        if name is None:
+            return {**answer, "run": None, "state": "idle", "total": 0}
+        try:
+            story = self.story(name)
+        except RunNotFoundError:  # deleted a moment ago
+            return {**answer, "run": None, "state": "idle", "total": 0}
+        return {**answer, **run_since(story, seen)}
+
+    def selected(self, wanted: str | None) -> str | None:
+        """Choose the run a page shows: the wanted one, else the newest living, else the newest."""
+        with self.lock:
+            names = {row.run for row in self.listed}
+            if wanted in names:
+                return wanted
+            training = [row for row in self.listed if row.job == "train"]
+            alive = [row for row in training if row.state == "running"]
+            return next((row.run for row in [*alive, *training]), None)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Describe the newest run of each job and every living one, newest first."""
+        with self.lock:
+            rows = list(self.listed)
+        found: list[dict[str, Any]] = []
+        newest: set[str] = set()
+        for row in rows:
+            follower = self.followers.get(row.run)
+            if follower is None:
+                continue
+            story = follower.drain()
+            if row.job not in newest or story.state == "running":
+                found.append({"job": row.job, **small_facts(story)})
+            newest.add(row.job)
+        return found
+
+    def library_since(self, seen: Seen) -> dict[str, Any]:
+        """Give the list of runs where it differs from what the page has."""
+        with self.lock:
+            rows = [asdict(row) for row in self.listed]
+        version = f"{hash(str(rows)):x}"
+        return (
+            {"library": version} if version == seen.library else {"library": version, "runs": rows}
+        )
+
+    def device_facts(self) -> dict[str, Any]:
+        """Name the device and how much of its memory is taken, looked up every two seconds."""
+        with self.lock:
+            now = time.monotonic()
+            if self.device is None or now - self.device_looked > DEVICE_SECONDS:
+                self.device, self.device_looked = detect_device(), now
+            device = self.device
+        return {
+            "name": device.name,
+            "kind": device.kind,
+            "total": device.total_bytes,
+            "used": device.total_bytes - device.free_bytes,
+        }
+
+
+def small_facts(story: Story) -> dict[str, Any]:
+    """Give what a status line says of a run."""
+    failure = story.failure
+    step = story.last_step
+    return {
+        "run": story.run.name,
+        "state": story.state,
+        "sentence": story.sentence(),
+        "phase": story.phase.phase if story.phase else None,
+        "done": story.done,
+        "of": story.phase.total if story.phase else 0,
+        "progress": story.progress,
+        "eta": story.eta_seconds(time.time()),
+        "step": step.step if step else 0,
+        "total_steps": step.total_steps if step else 0,
+        "stopping": story.stop_asked(),
+        "seconds": story.seconds,
+        "failure": {"code": failure.code, "what": failure.what, "fix": failure.fix}
+        if failure
+        else None,
+    }
+
+
+def run_since(story: Story, seen: Seen) -> dict[str, Any]:
+    """Give all of a run that a page with `seen` lacks; its series from the page's place on."""
+    name = story.run.name
+    same = seen.run == name and seen.generation == story.generation
+    points = min(seen.points, len(story.steps)) if same else 0
+    evaluations = min(seen.evaluations, len(story.evaluations)) if same else 0
+    answer = {
+        **small_facts(story),
+        "generation": story.generation,
+        "from": points,
+        "total": len(story.steps),
+        "points": story.steps.since(points, POINTS_AT_ONCE),
+        "evaluations_from": evaluations,
+        "evaluations": story.evaluations.since(evaluations, POINTS_AT_ONCE),
+        "figures": figures(story),
+        "facts": story.facts,
+        **log_since(story.run, seen.log if same else ""),
+    }
+    if not same or seen.facts != story.facts:
+        answer["told"] = told(story)
+    return answer
+
+
+def figures(story: Story) -> dict[str, Any]:
+    """Give the newest figures, NaN as None."""
+    latest = {name: column[-1:].tolist() for name, column in story.steps.columns.items()}
+    newest = {
+        name: value[0] if value and value[0] == value[0] else None for name, value in latest.items()
+    }
+    evaluated = story.evaluations.columns["loss"][-1:].tolist()
+    return {
+        **newest,
+        "eval_loss": evaluated[0] if evaluated and evaluated[0] == evaluated[0] else None,
+        "epoch": story.last_step.epoch if story.last_step else None,
+        "tokens": story.tokens,
+        "learned_tokens": story.learned_tokens,
+    }
+
+
+def told(story: Story) -> dict[str, Any]:
+    """Give what a run says in words: choices, warnings, samples, and whether it can go on."""
+    return {
+        "choices": [asdict(choice) for choice in story.choices],
+        "warnings": [{"code": w.code, "what": w.what} for w in story.warnings],
+        "samples": [
+            {
+                "step": s.step,
+                "source": s.source,
+                "prompt": s.prompt,
+                "reference": s.reference,
+                "text": s.text,
+            }
+            for s in story.samples
+        ],
+        "device": story.started.device if story.started else "",
+        "versions": dict(story.started.versions) if story.started else {},
+        "resume": resume_offer(story),
+    }
+
+
+def resume_offer(story: Story) -> str | None:
+    """Say exactly what a resume would continue from; None where there is nothing to resume."""
+    step = story.resume_step()
+    if step is None:
+        return None
+    if step == 0:
+        return "No checkpoint was saved yet: resuming starts again from step 0."
+    total = story.last_step.total_steps if story.last_step else 0
+    left = f", {total - step:,} of {total:,} steps to go" if total > step else ""
+    return f"Resume goes on from step {step:,} (checkpoint-{step}){left}."
+
+
+def log_since(run: Run, seen: str) -> dict[str, Any]:
+    """Give the end of the worker's log where it changed."""
+    version = str(signature(run.log_path))
+    if version == seen:
+        return {"log_version": version}
+    try:
+        with run.log_path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - LOG_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        text = ""
+    return {"log_version": version, "log": text}

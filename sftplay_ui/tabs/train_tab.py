@@ -1,0 +1,315 @@
+"""Train: choose a base model and a few settings, start, watch, stop, go on.
+
+The curves and all that moves are filled by `assets/train.js` from the shell's one poll.
+"""
+
+import shlex
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.config_file import config_to_yaml
+from sftplay_ui.engine.errors import SFTPlayError
+from sftplay_ui.engine.runs import Run, find_run
+from sftplay_ui.engine.workspace import Workspace
+from sftplay_ui.form import Form, values_of
+from sftplay_ui.live import LiveRuns
+from sftplay_ui.presets import PRESETS
+from sftplay_ui.tabs.guard import guarded
+from sftplay_ui.tabs.parts import card_title, live_part, note_box, page_head, problem, said
+from sftplay_ui.tabs.train_parts import CURVES, LIBRARY, RUN_HEAD, TOLD
+
+GRACE_SECONDS = 2.0
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "Learning": (
+        "train.lr_scheduler_type",
+        "train.optim",
+        "train.warmup_ratio",
+        "train.warmup_steps",
+        "train.weight_decay",
+        "train.max_grad_norm",
+        "train.max_steps",
+        "train.seed",
+    ),
+    "Adapter": (
+        "tuning.lora.r",
+        "tuning.lora.alpha",
+        "tuning.lora.dropout",
+        "tuning.lora.target_modules",
+    ),
+    "Memory and speed": (
+        "tuning.backend",
+        "train.packing",
+        "train.batch_size",
+        "train.grad_accum",
+        "train.bf16",
+        "train.fp16",
+        "train.gradient_checkpointing",
+    ),
+    "Evaluation and checkpoints": (
+        "train.eval_strategy",
+        "train.eval_steps",
+        "train.save_strategy",
+        "train.save_steps",
+        "train.save_total_limit",
+        "train.metric_for_best_model",
+        "train.early_stopping_patience",
+        "train.sample_prompts",
+        "train.load_best_model_at_end",
+    ),
+    "Files and names": (
+        "run_name",
+        "model.revision",
+        "data.template_path",
+        "logging.backend",
+        "logging.log_interval",
+    ),
+}
+SOURCES = {
+    "processed": "Processed",
+    "processed_with_style": "With style",
+    "rendered": "Rendered",
+}
+SPLITS = ("train", "val", "test")
+BASE_MODELS = (
+    ("starter (SmolLM2-135M-Instruct)", "starter"),
+    ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"),
+    ("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"),
+    ("HuggingFaceTB/SmolLM2-1.7B-Instruct", "HuggingFaceTB/SmolLM2-1.7B-Instruct"),
+)
+
+
+class TrainTab:
+    """Train: from settings to an adapter, in a worker that outlives this page."""
+
+    name = "train"
+    title = "Train"
+
+    def __init__(self, workspace: Workspace, live: LiveRuns) -> None:
+        self.workspace = workspace
+        self.live = live
+        self.form = Form("train")
+
+    def build(self, page: gr.Tab) -> None:
+        """Lay out the page and wire its events."""
+        page_head(
+            "Train",
+            "Teach the base model your examples. The run goes on when you close this page.",
+        )
+        # the page's selected run: its scripts put the name in when a button is pressed
+        self.picked = gr.Textbox(visible=False)
+        with gr.Row(elem_classes=["split"]):
+            with gr.Column(scale=3, min_width=420):
+                self.build_run()
+            with gr.Column(scale=1, min_width=320):
+                self.build_form()
+        page.select(
+            guarded(self.newest_source),
+            outputs=[self.source],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    def build_run(self) -> None:
+        """Lay out what the selected run does, and what can be done with it."""
+        with gr.Column(elem_classes=["card"]):
+            live_part(RUN_HEAD, "SFTPlay.runHead(element)", "train-head")
+            with gr.Row(elem_classes=["toolbar"]):
+                stop = gr.Button("Stop", variant="stop", size="sm", elem_id="train-stop")
+                resume = gr.Button("Resume", size="sm", elem_id="train-resume")
+                reuse = gr.Button("Use its settings", size="sm", elem_id="train-reuse")
+                delete = gr.Button("Delete", size="sm", elem_id="train-delete")
+            self.run_note = note_box("train-run-note")
+            live_part(CURVES, "SFTPlay.charts(element)", "train-curves")
+        with gr.Column(elem_classes=["card"]):
+            live_part(TOLD, "SFTPlay.told(element)", "train-told")
+        with gr.Column(elem_classes=["card"]):
+            live_part(LIBRARY, "SFTPlay.library(element)", "train-library")
+        self.on_run(stop, self.stop)
+        self.on_run(resume, self.resume)
+        delete.click(
+            guarded(self.delete),
+            inputs=[self.picked],
+            outputs=[self.run_note],
+            js="() => [SFTPlay.confirmed('Delete {run} with its checkpoints and adapter?')]",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        self.reuse_button = reuse
+
+    def on_run(self, button: gr.Button, handler: Any) -> None:
+        """Let a button do something with the selected run."""
+        button.click(
+            guarded(handler),
+            inputs=[self.picked],
+            outputs=[self.run_note],
+            js="() => [SFTPlay.selected()]",
+            show_progress="hidden",
+            api_visibility="private",
+        ).then(None, js="() => SFTPlay.soon()")
+
+    def build_form(self) -> None:
+        """Lay out the settings: eight in sight, the rest under Advanced."""
+        form = self.form
+        with gr.Column(elem_classes=["card"]):
+            card_title("New run")
+            start = gr.Button("Start training", variant="primary", elem_id="train-start")
+            self.start_note = note_box("train-start-note")
+            self.preset = gr.Radio(
+                list(PRESETS), value="balanced", label="Preset", elem_id="train-preset"
+            )
+            form.add("model.name", self.model_choice())
+            self.source = gr.Radio(
+                [(label, folder) for folder, label in SOURCES.items()],
+                value="processed",
+                label="Examples",
+                elem_id="train-source",
+            )
+            form.add("tuning.mode")
+            for pair in (
+                ("train.epochs", "train.learning_rate"),
+                ("train.effective_batch", "model.max_seq_len"),
+            ):
+                with gr.Row(elem_classes=["pair"]):
+                    for path in pair:
+                        form.add(path)
+        with gr.Column(elem_classes=["card", "advanced"]):
+            card_title("Advanced")
+            for title, paths in SECTIONS.items():
+                form.section(title, paths)
+        with gr.Accordion("Show as YAML and command", open=False, elem_classes=["card"]):
+            shown = gr.Textbox(
+                label="The same run without the window",
+                lines=8,
+                buttons=["copy"],
+                elem_id="train-yaml",
+                elem_classes=["mono"],
+            )
+            show = gr.Button("Show", size="sm", elem_id="train-show")
+        self.wire_form(start, show, shown)
+
+    def wire_form(self, start: gr.Button, show: gr.Button, shown: gr.Textbox) -> None:
+        """Wire what belongs to the form."""
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        filled = {self.source, *self.form.inputs}
+        start.click(guarded(self.start), inputs=filled, outputs=[self.start_note], **quiet).then(
+            None, js="() => SFTPlay.select(null)"
+        )
+        show.click(guarded(self.show), inputs=filled, outputs=[shown], queue=False, **quiet)
+        controls = list(self.form.controls.values())
+        self.preset.input(
+            guarded(self.use_preset), inputs=[self.preset], outputs=controls, queue=False, **quiet
+        )
+        self.reuse_button.click(
+            guarded(self.reuse),
+            inputs=[self.picked],
+            outputs=controls,
+            js="() => [SFTPlay.selected()]",
+            **quiet,
+        )
+
+    def model_choice(self) -> gr.Dropdown:
+        """Offer the starter, some small models, and the folders that lie in models/."""
+        folders = sorted((self.workspace.root / "models").glob("*/config.json"))
+        found = [self.workspace.shorten(path.parent) for path in folders]
+        return gr.Dropdown(
+            [*BASE_MODELS, *((name, name) for name in found)],
+            value="starter",
+            allow_custom_value=True,
+            label="Base model",
+            info="Choose one, or type a local folder or a Hub id.",
+            elem_id="train-model-name",
+        )
+
+    def newest_source(self) -> Any:
+        """Choose the examples that were written last."""
+        written = {
+            name: path.stat().st_mtime
+            for name in SOURCES
+            if (path := self.workspace.data / name / "train.jsonl").is_file()
+        }
+        return max(written, key=lambda name: written[name]) if written else gr.skip()
+
+    def config(self, filled: Mapping[Component, Any]) -> RunConfig:
+        """Check the form and the choice of examples; ConfigError lists every problem."""
+        folder = filled[self.source]
+        paths = {f"data.{split}_path": f"data/{folder}/{split}.jsonl" for split in SPLITS}
+        return self.form.config(filled, job="train", **paths)
+
+    def start(self, filled: Mapping[Component, Any]) -> str:
+        """Start a run; what is in the way is said beside the button."""
+        try:
+            run = self.live.start(self.config(filled))
+        except SFTPlayError as error:
+            return problem(error)
+        return said(f"{run.name} has started.")
+
+    def stop(self, name: str) -> str:
+        """Ask the run to save and leave; asked again, end it."""
+        run = find_run(name, self.workspace)
+        if not run.is_alive():
+            return said(f"{run.name} is not running.")
+        again = (run.folder / "stop").exists()
+        run.request_stop()
+        if not again:
+            return said(f"{run.name} saves its work and stops. Press Stop again to end it at once.")
+        self.end(run)
+        return said(f"{run.name} was ended at once; what it had not saved yet is lost.")
+
+    def end(self, run: Run) -> None:
+        """Give the worker a moment to leave by itself, then end it."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        while run.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        run.kill()
+
+    def resume(self, name: str) -> str:
+        """Let a run go on from its newest checkpoint."""
+        step = self.live.story(name).resume_step()
+        run = self.live.resume(name)
+        return said(f"{run.name} goes on from step {step or 0:,}.")
+
+    def delete(self, name: str) -> str:
+        """Remove a run, its checkpoints and its adapter; an empty name means it was not confirmed."""
+        if not name:
+            return ""
+        find_run(name, self.workspace).delete()
+        self.live.look(force=True)
+        return said(f"{name} is deleted.")
+
+    def use_preset(self, name: str) -> dict[Component, Any]:
+        """Fill in the few settings of a preset."""
+        return self.form.filled(PRESETS[name])
+
+    def reuse(self, name: str) -> dict[Component, Any]:
+        """Fill the form with the settings of a run."""
+        config = find_run(name, self.workspace).config()
+        return self.form.filled(values_of(config, self.form.controls))
+
+    def show(self, filled: Mapping[Component, Any]) -> str:
+        """Write the form as a command and as YAML, both only where they differ from the defaults."""
+        config = self.config(filled)
+        default = RunConfig()
+        paths = [*self.form.controls, *(f"data.{split}_path" for split in SPLITS)]
+        before = values_of(default, paths)
+        changed = {
+            path: value for path, value in values_of(config, paths).items() if value != before[path]
+        }
+        sets = [
+            f"--set {shlex.quote(f'{path}={as_text(value)}')}" for path, value in changed.items()
+        ]
+        command = " \\\n  ".join(["python launch.py train", *sets])
+        yaml = config_to_yaml(config, changed_only=True)
+        return f"{command}\n\n# or as a file, with --config FILE\n{yaml}"
+
+
+def as_text(value: Any) -> str:
+    """Write a value the way `--set` reads it back."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
