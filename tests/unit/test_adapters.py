@@ -209,7 +209,7 @@ def test_an_adapter_is_found_by_run_by_folder_as_the_newest_or_not_wanted(
 
 
 def test_an_unknown_adapter_is_answered_with_those_there_are(workspace: Workspace) -> None:
-    with pytest.raises(AdapterError, match="called 'nope'.*Train one first"):
+    with pytest.raises(AdapterError, match=r"called 'nope'.*Train one first"):
         find_adapter("nope", workspace)
     build(workspace.adapters / "first")
     with pytest.raises(AdapterError, match="Adapters here: first"):
