@@ -178,29 +178,27 @@ def check_size(source: str, name: str) -> None:
 def _translated(error: Exception, name: str) -> TemplateError:
     line = _line_of(error)
     place = name if line is None else f"{name}:{line}"
+    reason = (str(error) or type(error).__name__).split("\n", 1)[0].rstrip(".")
     match error:
         case Refusal():
             return TemplateError(
-                f"{place} refuses these messages: {error.message}",
+                f"{place} refuses these messages: {reason}.",
                 "Change the conversation, or choose another chat template.",
             )
         case jinja2.TemplateSyntaxError():
-            return TemplateError(f"{place} is not valid: {error.message}", "Correct that line.")
+            return TemplateError(f"{place} is not valid: {reason}.", "Correct that line.")
         case jinja2.UndefinedError():
             return TemplateError(
-                f"{place} uses something it is not given: {error.message}.",
+                f"{place} uses something it is not given: {reason}.",
                 "Templates get messages, add_generation_prompt, bos_token and eos_token; "
                 "for one turn also system, user and assistant.",
             )
         case jinja2.exceptions.SecurityError():
             return TemplateError(
-                f"{place} tries to leave the sandbox: {error.message}.",
-                "Do not use this template.",
+                f"{place} tries to leave the sandbox: {reason}.", "Do not use this template."
             )
         case _:
-            return TemplateError(
-                f"{place} fails: {str(error) or type(error).__name__}.", "Correct that line."
-            )
+            return TemplateError(f"{place} fails: {reason}.", "Correct that line.")
 
 
 def _line_of(error: Exception) -> int | None:
