@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CONFIG ?= configs/run_bnb.yaml
 UNSLOTH_CONFIG ?= configs/run_unsloth.yaml
-RUN ?= last
+RUN ?=
 OUT ?= outputs/merged
 ARGS ?=
 APP = $(PYTHON) launch.py
@@ -54,35 +54,35 @@ train-unsloth-tb: ## train with unsloth, with TensorBoard running
 	$(APP) tensorboard --start
 	$(APP) train --config $(UNSLOTH_CONFIG) --set tuning.backend=unsloth --set logging.backend=tensorboard $(ARGS)
 
-eval: ## measure $(RUN) on the validation split
-	$(APP) eval --config $(CONFIG) --run $(RUN) --split val $(ARGS)
+eval: ## measure RUN (the last one) on the validation split
+	$(APP) eval --config $(CONFIG)$(if $(RUN), --run $(RUN)) --split val $(ARGS)
 
-eval-test: ## measure $(RUN) on the test split
-	$(APP) eval --config $(CONFIG) --run $(RUN) --split test $(ARGS)
+eval-test: ## measure RUN (the last one) on the test split
+	$(APP) eval --config $(CONFIG)$(if $(RUN), --run $(RUN)) --split test $(ARGS)
 
-eval-quick: ## measure $(RUN) on 20 questions
-	$(APP) eval --config $(CONFIG) --run $(RUN) --split val --limit 20 $(ARGS)
+eval-quick: ## measure RUN (the last one) on 20 questions
+	$(APP) eval --config $(CONFIG)$(if $(RUN), --run $(RUN)) --split val --limit 20 $(ARGS)
 
-eval-full: ## measure $(RUN) on both splits
-	$(APP) eval --config $(CONFIG) --run $(RUN) --split val $(ARGS)
-	$(APP) eval --config $(CONFIG) --run $(RUN) --split test $(ARGS)
+eval-full: ## measure RUN (the last one) on both splits
+	$(APP) eval --config $(CONFIG)$(if $(RUN), --run $(RUN)) --split val $(ARGS)
+	$(APP) eval --config $(CONFIG)$(if $(RUN), --run $(RUN)) --split test $(ARGS)
 
 infer: infer-interactive ## chat in the terminal
 
 infer-interactive: ## chat in the terminal
-	$(APP) infer --config $(CONFIG) --run $(RUN) --mode interactive $(ARGS)
+	$(APP) infer --config $(CONFIG)$(if $(RUN), --run $(RUN)) --mode interactive $(ARGS)
 
 infer-batch: ## answer the questions of INPUT into OUTPUT
-	$(APP) infer --config $(CONFIG) --run $(RUN) --mode batch --input_file $(INPUT) --output_file $(OUTPUT) $(ARGS)
+	$(APP) infer --config $(CONFIG)$(if $(RUN), --run $(RUN)) --mode batch --input_file $(INPUT) --output_file $(OUTPUT) $(ARGS)
 
 download-model: ## fetch the base model now
 	$(APP) download-model --config $(CONFIG) $(ARGS)
 
-merge: ## fold the adapter of $(RUN) into its base model (fp16)
-	$(APP) merge --config $(CONFIG) --adapters $(RUN) --out $(OUT) --dtype fp16 $(ARGS)
+merge: ## fold the adapter of RUN (the last one) into its base model (fp16)
+	$(APP) merge --config $(CONFIG)$(if $(RUN), --adapters $(RUN)) --out $(OUT) --dtype fp16 $(ARGS)
 
 merge-bf16: ## the same in bf16
-	$(APP) merge --config $(CONFIG) --adapters $(RUN) --out $(OUT) --dtype bf16 $(ARGS)
+	$(APP) merge --config $(CONFIG)$(if $(RUN), --adapters $(RUN)) --out $(OUT) --dtype bf16 $(ARGS)
 
 merge-test: ## check the merged model folder
 	$(APP) check --kind model $(OUT) $(ARGS)

@@ -12,5 +12,5 @@ python="${PYTHON:-python3}"
 for config in "$@"; do
     "$python" launch.py process --config "$config"
     "$python" launch.py train --config "$config"
-    "$python" launch.py eval --config "$config" --run last --split val
+    "$python" launch.py eval --config "$config" --split val
 done

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sftplay_ui.engine.errors import ModelError
+from sftplay_ui.engine.errors import AdapterError, ModelError
+from sftplay_ui.engine.safetensors_header import read_header
 
 INDEX = "model.safetensors.index.json"
 # Formats that run code of their maker when they are opened.
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
-MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,10 @@ def check_model_folder(folder: Path) -> None:
         )
     read_config(folder)
     for weights in weight_files(folder):
-        check_safetensors(weights)
+        try:
+            read_header(weights)
+        except AdapterError as problem:
+            raise ModelError(problem.what, "Fetch or copy the model again.") from problem
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise ModelError(
             f"{folder} has no tokenizer (no {', '.join(TOKENIZER_FILES[:3])} ...).",
@@ -120,27 +123,3 @@ def no_safe_weights(folder: Path) -> ModelError:
         f"{folder} holds no weights (no *.safetensors file).",
         "Fetch the model again, or choose another folder.",
     )
-
-
-def check_safetensors(path: Path) -> None:
-    """Raise ModelError unless a safetensors file is as long as its own header says.
-
-    The format: 8 bytes with the header's length, the header as JSON, then the tensors; the
-    `data_offsets` of each count from the end of the header.
-    """
-    size = path.stat().st_size
-    damaged = ModelError(
-        f"{path} is cut off or damaged ({size:,} bytes).", "Fetch or copy the model again."
-    )
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            raise damaged
-        raw = file.read(length)
-    try:
-        header = json.loads(raw)
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[0] != "_"]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as problem:
-        raise damaged from problem
-    if size != 8 + length + max(ends, default=0):
-        raise damaged

@@ -15,7 +15,7 @@ import pytest
 from sftplay_ui.engine import downloads, starter
 from sftplay_ui.engine.downloads import Progress, need_space, report_growth
 from sftplay_ui.engine.errors import DiskFullError, ModelError
-from sftplay_ui.engine.model_folder import check_model_folder, check_safetensors, weight_files
+from sftplay_ui.engine.model_folder import check_model_folder, weight_files
 from sftplay_ui.engine.model_store import fetch_model, find_model, list_models
 from sftplay_ui.engine.workspace import Workspace
 from tests import doubles
@@ -115,21 +115,13 @@ def test_an_empty_folder_of_weights_is_refused(model_copy: Path) -> None:
 def test_weights_cut_off_anywhere_are_noticed(model_copy: Path, kept: int) -> None:
     weights = model_copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:kept])
-    assert "cut off or damaged" in refused(model_copy).what
+    assert "is damaged" in refused(model_copy).what
 
 
 def test_weights_with_something_behind_them_are_noticed(model_copy: Path) -> None:
     with (model_copy / "model.safetensors").open("ab") as file:
         file.write(b"x")
     refused(model_copy)
-
-
-@pytest.mark.parametrize("header", [b"not json", b'{"a": {}}', b'{"a": 3}', b"[]", b"\xff\xfe"])
-def test_a_header_that_makes_no_sense_is_a_damaged_file(tmp_path: Path, header: bytes) -> None:
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(ModelError, match="damaged"):
-        check_safetensors(path)
 
 
 def test_a_sharded_model_needs_every_shard(model_copy: Path) -> None:
