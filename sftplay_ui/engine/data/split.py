@@ -56,7 +56,7 @@ def hash_text(text: str) -> int:
 def assign_splits(
     groups: Hashes, sources: npt.NDArray[np.uint16], sizes: Sizes, *, seed: int
 ) -> npt.NDArray[np.uint8]:
-    """Give every example the index of its split in `SPLITS`, or `LEFT_OUT` where counts ask for less.
+    """Give every example the index of its split in `SPLITS`; `LEFT_OUT` where less is asked for.
 
     `groups` [n] holds a 64-bit name per example, equal for those that must stay together; `sources`
     [n] the file each comes from, so that every file is spread over the splits in proportion.
@@ -162,27 +162,30 @@ def _fill(
 ) -> None:
     """Fill test, then val, then train with groups in order; one too big for the rest goes on."""
     left = list(targets)
+    spare = int(group_sizes[order].sum()) - sum(left)
     for group in order.tolist():
         size = int(group_sizes[group])
-        for split in (2, 1, 0):
-            if 0 < size <= left[split]:
-                break
-        else:
-            # too big for what is left anywhere: learning from it leaks nothing
-            split = 0
-            if left[0] <= 0 and sum(left) <= 0:
-                return
-        placed[group] = split
+        split = next((split for split in (2, 1, 0) if size <= left[split]), None)
+        if split is None and size <= spare:
+            spare -= size
+            continue
+        # too big for what is left anywhere: learning from it leaks nothing
+        placed[group] = split = split or 0
         left[split] -= size
 
 
 def _refuse_empty(result: npt.NDArray[np.uint8], sizes: Sizes) -> None:
-    for index, (name, share) in enumerate(
-        zip(SPLITS, (sizes.train, sizes.val, sizes.test), strict=True)
-    ):
-        if share > 0 and not np.any(result == index):
-            raise DataError(
-                f"{len(result):,} example{'s are' if len(result) != 1 else ' is'} too few for the "
-                f"split: {name} would be empty (the same question is never in two splits).",
-                f"Add examples, or set data.split.{name}=0.",
-            )
+    shares = (sizes.train, sizes.val, sizes.test)
+    empty = [
+        name
+        for index, (name, share) in enumerate(zip(SPLITS, shares, strict=True))
+        if share > 0 and not np.any(result == index)
+    ]
+    if empty:
+        count = f"{len(result):,} example{'s are' if len(result) != 1 else ' is'}"
+        raise DataError(
+            f"{count} too few for the split: {' and '.join(empty)} would be empty "
+            "(the same question is never in two splits).",
+            f"Add examples, or set {' and '.join(f'data.split.{name}=0' for name in empty)} "
+            "and data.split.train to the rest.",
+        )

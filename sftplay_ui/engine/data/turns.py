@@ -1,8 +1,8 @@
 """Lists of turns, in OpenAI's or ShareGPT's words, made into the messages of one example.
 
 What was decided: turns of one role in a row are joined, a conversation begins with a question and
-ends with an answer, tool turns are kept as text. Each of these is counted; what fits none is refused
-with a reason.
+ends with an answer, tool turns are kept as text. Each of these is counted; what fits none is
+refused with a reason.
 """
 
 import json

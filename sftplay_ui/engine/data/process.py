@@ -1,0 +1,304 @@
+"""From raw files to `data/processed`: read, convert, check, split, write, account for all of it.
+
+Everything is written under staged names first and renamed at the very end, so an earlier set stays
+as it was until the new one is whole. Findings are left to `doctor`, words to `report`.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.data.card import data_card
+from sftplay_ui.engine.data.doctor import Diagnosis, check_fixes, diagnose
+from sftplay_ui.engine.data.findings import Finding
+from sftplay_ui.engine.data.raw_files import raw_paths, read_options, sha256
+from sftplay_ui.engine.data.readers import open_source
+from sftplay_ui.engine.data.row_checks import Measure
+from sftplay_ui.engine.data.rows import RawRow, Source
+from sftplay_ui.engine.data.shapes import (
+    SAMPLE_ROWS,
+    RoleMapping,
+    describe_columns,
+    guess_mapping,
+    mapping_from_config,
+)
+from sftplay_ui.engine.data.split import LEFT_OUT, SPLITS, Sizes, assign_splits
+from sftplay_ui.engine.data.staging import Input, Staged, stage, staged_lines
+from sftplay_ui.engine.errors import DataError, DiskFullError
+from sftplay_ui.engine.report import LengthReport, ProcessReport, SourceReport
+from sftplay_ui.engine.workspace import Workspace
+
+REPORT_NAME = "report.json"
+CARD_NAME = "data_card.md"
+
+
+@dataclass(frozen=True, slots=True)
+class DataProgress:
+    """How far processing is: `phase` is read, compare or write; `total` is None while unknown."""
+
+    phase: str
+    done: int
+    total: int | None
+
+
+OnProgress = Callable[[DataProgress], None]
+
+
+def process_files(
+    config: RunConfig,
+    workspace: Workspace,
+    on_progress: OnProgress | None = None,
+    *,
+    measure: Measure | None = None,
+) -> ProcessReport:
+    """Write train, val and test from the raw files of a configuration; return the account.
+
+    `measure` tells the token lengths of an example; without it nothing is said about cuts. Raises
+    DataError for input that cannot be used; nothing is written or replaced then.
+    """
+    data = config.data
+    inputs = open_inputs(config, workspace)
+    sizes = Sizes(data.split.train, data.split.val, data.split.test)
+    tell = on_progress or (lambda progress: None)
+    paths = target_paths(config, workspace)
+    with staging_folder(paths["train"].parent) as folder:
+        staged = stage(
+            inputs,
+            folder,
+            fixes=data.fixes,
+            measure=measure,
+            on_rows=lambda rows: tell(DataProgress("read", rows, None)),
+        )
+        refuse_nothing(staged)
+        tell(DataProgress("compare", 0, len(staged)))
+        diagnosis = diagnose(staged, data.fixes)
+        splits = split_staged(staged, diagnosis, sizes, seed=data.seed)
+        tell(DataProgress("write", 0, len(staged)))
+        written = _write_splits(staged, splits, folder)
+        report = _report(config, workspace, staged, diagnosis, splits)
+        report = dataclasses.replace(report, sha256={n: sha256(p) for n, p in written.items()})
+        _write_account(report, folder)
+        _move_into_place(folder, written, paths)
+    tell(DataProgress("write", len(staged), len(staged)))
+    return report
+
+
+def examine(
+    config: RunConfig,
+    workspace: Workspace,
+    on_progress: OnProgress | None = None,
+    *,
+    measure: Measure | None = None,
+) -> tuple[Finding, ...]:
+    """Run the data doctor over the raw files without writing a set; return what it found."""
+    inputs = open_inputs(config, workspace)
+    tell = on_progress or (lambda progress: None)
+    with staging_folder(workspace.data / "processed") as folder:
+        on_rows: Callable[[int], None] = lambda rows: tell(DataProgress("read", rows, None))  # noqa: E731
+        staged = stage(inputs, folder, measure=measure, on_rows=on_rows)
+        refuse_nothing(staged)
+        tell(DataProgress("compare", 0, len(staged)))
+        return diagnose(staged).findings
+
+
+def open_inputs(config: RunConfig, workspace: Workspace) -> list[Input]:
+    """Open the raw files and settle the mapping of each; raise DataError where it is not clear."""
+    check_fixes(config.data.fixes)
+    options = read_options(config.data)
+    sources = [open_source(path, options) for path in raw_paths(config.data, workspace)]
+    return [Input(source, settle_mapping(source, config)) for source in sources]
+
+
+def settle_mapping(source: Source, config: RunConfig) -> RoleMapping:
+    """Take the configured mapping, or a guess that is sure enough to act on."""
+    values = sample_values(source)
+    data = config.data
+    if data.mapping or data.format != "auto":
+        tables = [value for value in values if isinstance(value, dict)]
+        columns = [column.name for column in describe_columns(tables)]
+        return mapping_from_config(data.mapping, columns, shape=data.format)
+    mapping = guess_mapping(values)
+    if mapping.confidence == "low" or not mapping.is_usable:
+        raise DataError(
+            f"{source.path.name}: {mapping.reason}." if values else no_rows(source),
+            "Set data.mapping (such as user: Frage, assistant: Antwort), or choose the columns in "
+            "the Data tab.",
+        )
+    return mapping
+
+
+def no_rows(source: Source) -> str:
+    """Say that a file has nothing that could be read, with its first broken row."""
+    broken = next((row for row in source.rows() if not isinstance(row, RawRow)), None)
+    first = f": {broken.place} - {broken.reason}" if broken else ""
+    return f"{source.path.name} has no readable row{first}."
+
+
+def sample_values(source: Source) -> list[object]:
+    """Read the first readable rows, for a guess."""
+    rows = (row.value for row in source.rows() if isinstance(row, RawRow))
+    return [value for value, _ in zip(rows, range(SAMPLE_ROWS), strict=False)]
+
+
+def refuse_nothing(staged: Staged) -> None:
+    """Raise DataError where no row became an example, naming the commonest reason and a place."""
+    if len(staged):
+        return
+    counts = staged.dropped.counts
+    if not counts:
+        raise DataError("The raw files have no rows.", "Choose a file that has rows.")
+    kind = max(counts, key=lambda kind: counts[kind])
+    first = staged.dropped.shown[kind][0]
+    raise DataError(
+        f"None of the {staged.rows:,} rows can be used; the first of {counts[kind]:,} like it is "
+        f"{first.place}: {first.text}.",
+        "Correct the file, or choose other columns in the Data tab.",
+    )
+
+
+def split_staged(
+    staged: Staged, diagnosis: Diagnosis, sizes: Sizes, *, seed: int
+) -> npt.NDArray[np.uint8]:
+    """Give every staged example its split [n]; `LEFT_OUT` for those a fix leaves out."""
+    keep = np.flatnonzero(diagnosis.keep)
+    result = np.full(len(staged), LEFT_OUT, np.uint8)
+    files = staged.numbers("file", np.uint16)
+    result[keep] = assign_splits(diagnosis.groups[keep], files[keep], sizes, seed=seed)
+    return result
+
+
+def _write_splits(staged: Staged, splits: npt.NDArray[np.uint8], folder: Path) -> dict[str, Path]:
+    paths: dict[str, Path] = {name: folder / f"{name}.jsonl" for name in SPLITS}
+    try:
+        streams = [path.open("wb", buffering=2**20) for path in paths.values()]
+        try:
+            for line, split in zip(staged_lines(staged), splits.tolist(), strict=True):
+                if split != LEFT_OUT:
+                    streams[split].write(line)
+        finally:
+            for stream in streams:
+                stream.close()
+    except OSError as error:
+        raise _disk_error(folder, error) from None
+    return paths
+
+
+def _report(
+    config: RunConfig,
+    workspace: Workspace,
+    staged: Staged,
+    diagnosis: Diagnosis,
+    splits: npt.NDArray[np.uint8],
+) -> ProcessReport:
+    dropped = dict(staged.dropped.counts)
+    dropped |= {kind: int(mask.sum()) for kind, mask in diagnosis.dropped.items() if mask.any()}
+    sizes: dict[str, int] = {
+        name: int(np.count_nonzero(splits == n)) for n, name in enumerate(SPLITS)
+    }
+    kept = sum(sizes.values())
+    if left := int(diagnosis.keep.sum()) - kept:
+        dropped["not_in_split"] = left
+    chars = staged.numbers("chars", np.uint32)[splits != LEFT_OUT]
+    return ProcessReport(
+        rows=staged.rows,
+        kept=kept,
+        dropped=dropped,
+        changed=dict(staged.changed.counts),
+        examples=staged.changed.examples() | staged.dropped.examples(),
+        findings=diagnosis.findings,
+        fixes=tuple(config.data.fixes),
+        splits=sizes,
+        seed=config.data.seed,
+        paths={n: workspace.shorten(p) for n, p in target_paths(config, workspace).items()},
+        sha256={},
+        sources=tuple(_source_reports(staged, workspace)),
+        lengths=LengthReport(*(int(np.percentile(chars, share)) for share in (50, 90, 100))),
+        scripts=dict(staged.scripts.most_common()),
+        licence=config.data.licence,
+        notes=tuple(note for given in staged.inputs for note in given.source.facts.notes),
+    )
+
+
+def _source_reports(staged: Staged, workspace: Workspace) -> Iterator[SourceReport]:
+    for number, given in enumerate(staged.inputs):
+        facts, mapping = given.source.facts, given.mapping
+        yield SourceReport(
+            path=workspace.shorten(given.source.path),
+            sha256=sha256(given.source.path),
+            kind=facts.kind,
+            encoding=facts.encoding,
+            delimiter=facts.delimiter,
+            rows=staged.rows_of_file[number],
+            shape=mapping.shape,
+            columns=mapping.to_config(),
+            reason=mapping.reason,
+        )
+
+
+def target_paths(config: RunConfig, workspace: Workspace) -> dict[str, Path]:
+    data = config.data
+    named = zip(SPLITS, (data.train_path, data.val_path, data.test_path), strict=True)
+    return {name: workspace.resolve(path) for name, path in named}
+
+
+def _write_account(report: ProcessReport, folder: Path) -> None:
+    text = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
+    try:
+        (folder / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
+        (folder / CARD_NAME).write_text(data_card(report), encoding="utf-8")
+    except OSError as error:
+        raise _disk_error(folder, error) from None
+
+
+def _move_into_place(folder: Path, written: dict[str, Path], paths: dict[str, Path]) -> None:
+    """Rename the whole set into place; the report goes last, with the hashes of its files."""
+    home = paths["train"].parent
+    moves = [(written[name], paths[name]) for name in SPLITS]
+    moves += [(folder / name, home / name) for name in (CARD_NAME, REPORT_NAME)]
+    try:
+        for _, target in moves:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        for staged, _ in moves:
+            _flush_to_disk(staged)
+        for staged, target in moves:
+            staged.replace(target)
+    except OSError as error:
+        raise _disk_error(home, error) from None
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def staging_folder(home: Path) -> Iterator[Path]:
+    """Give a folder inside the final one (the same disk, so that renaming works)."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=home))
+    except OSError as error:
+        raise _disk_error(home, error) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _disk_error(folder: Path, error: OSError) -> DataError | DiskFullError:
+    if error.errno == 28:
+        free = shutil.disk_usage(folder).free
+        return DiskFullError(
+            f"The disk is full: {free:,} bytes are free in {folder}.", "Free some space."
+        )
+    return DataError(f"{folder} cannot be written: {error.strerror}.", "Choose another folder.")

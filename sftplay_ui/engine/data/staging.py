@@ -1,0 +1,225 @@
+"""The first pass of processing: every row read, converted, checked and written to one staging file.
+
+Of each example only hashes and a few numbers stay in memory (about 60 bytes), so a million rows
+need no more than some dozen megabytes. Judging the set as a whole is left to `doctor` and `split`.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from sftplay_ui.engine.data.convert import Rejected, convert
+from sftplay_ui.engine.data.examples import Example
+from sftplay_ui.engine.data.near import Texts
+from sftplay_ui.engine.data.row_checks import Measure, check_example
+from sftplay_ui.engine.data.rows import BrokenRow, Place, Row, Source
+from sftplay_ui.engine.data.scripts import main_script
+from sftplay_ui.engine.data.shapes import RoleMapping
+from sftplay_ui.engine.data.split import hash_text, plain_question
+from sftplay_ui.engine.data.tally import Occurrence, Tally, excerpt
+
+EXAMPLES_NAME = "examples.jsonl"
+QUESTIONS_NAME = "questions.txt"
+MAX_QUESTION_BYTES = 1000
+REPORT_EVERY = 2000
+# findings that decide about a single example; their bit says so until it is written or left out
+ROW_DROPS = (
+    "one_character_answers",
+    "answer_repeats_question",
+    "question_holds_answer",
+    "too_long",
+    "nothing_learned",
+    "mixed_languages",
+)
+BITS = {kind: 1 << bit for bit, kind in enumerate(ROW_DROPS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A raw file that is open, and the mapping its rows are read by."""
+
+    source: Source
+    mapping: RoleMapping
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What is remembered of every example, one entry each, in the order of the staging file."""
+
+    length: "array[int]" = field(default_factory=lambda: array("I"))
+    question: "array[int]" = field(default_factory=lambda: array("Q"))
+    prompt: "array[int]" = field(default_factory=lambda: array("Q"))
+    answer: "array[int]" = field(default_factory=lambda: array("Q"))
+    record: "array[int]" = field(default_factory=lambda: array("Q"))
+    question_bytes: "array[int]" = field(default_factory=lambda: array("I"))
+    chars: "array[int]" = field(default_factory=lambda: array("I"))
+    line: "array[int]" = field(default_factory=lambda: array("Q"))
+    file: "array[int]" = field(default_factory=lambda: array("H"))
+    flags: "array[int]" = field(default_factory=lambda: array("B"))
+
+
+@dataclass(slots=True)
+class Staged:
+    """Everything after the first pass: the staging files, the columns and the counts."""
+
+    folder: Path
+    inputs: Sequence[Input]
+    columns: Columns = field(default_factory=Columns)
+    rows: int = 0
+    rows_of_file: Counter[int] = field(default_factory=Counter)
+    dropped: Tally = field(default_factory=Tally)
+    changed: Tally = field(default_factory=Tally)
+    found: Tally = field(default_factory=Tally)
+    scripts: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.columns.length)
+
+    @property
+    def examples_path(self) -> Path:
+        return self.folder / EXAMPLES_NAME
+
+    def place(self, row: int) -> Place:
+        """Tell where an example came from."""
+        file = self.inputs[self.columns.file[row]].source.path
+        return Place(file, self.columns.line[row])
+
+    def numbers(self, name: str, kind: type[Any]) -> npt.NDArray[Any]:
+        """Give a column as a NumPy array, sharing its memory."""
+        return np.frombuffer(getattr(self.columns, name), kind)
+
+    def questions(self) -> Texts:
+        """Give the plain questions of all examples for comparison."""
+        lengths = self.numbers("question_bytes", np.uint32).astype(np.int64)
+        return Texts(self.folder / QUESTIONS_NAME, np.cumsum(lengths) - lengths, lengths)
+
+    def occurrences(self, rows: Sequence[int]) -> tuple[Occurrence, ...]:
+        """Show a few examples by their places and questions."""
+        starts = np.cumsum(self.numbers("length", np.uint32), dtype=np.int64)
+        shown: list[Occurrence] = []
+        with self.examples_path.open("rb") as stream:
+            for row in rows:
+                stream.seek(int(starts[row]) - self.columns.length[row])
+                record = orjson.loads(stream.read(self.columns.length[row]))
+                example = Example.from_record(record)
+                text = f"{example.messages[-2].content[:120]} -> {example.reference}"
+                shown.append(Occurrence(str(self.place(row)), excerpt(text)))
+        return tuple(shown)
+
+
+OnRows = Callable[[int], None]
+
+
+def stage(
+    inputs: Sequence[Input],
+    folder: Path,
+    *,
+    fixes: Collection[str] = (),
+    measure: Measure | None = None,
+    on_rows: OnRows | None = None,
+) -> Staged:
+    """Read all rows of all inputs into the staging folder; return what was counted."""
+    staged = Staged(folder, inputs)
+    with _Writer(staged, fixes, measure) as writer:
+        for number, given in enumerate(inputs):
+            for row in given.source.rows():
+                writer.add(row, number)
+                if on_rows is not None and staged.rows % REPORT_EVERY == 0:
+                    on_rows(staged.rows)
+    return staged
+
+
+class _Writer(AbstractContextManager["_Writer"]):
+    """Takes rows and appends examples to the staging files."""
+
+    def __init__(self, staged: Staged, fixes: Collection[str], measure: Measure | None) -> None:
+        self._staged = staged
+        self._fixes = frozenset(fixes)
+        self._measure = measure
+        self._examples: BinaryIO = staged.examples_path.open("wb", buffering=2**20)
+        self._questions: BinaryIO = (staged.folder / QUESTIONS_NAME).open("wb", buffering=2**20)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._examples.close()
+        self._questions.close()
+
+    def add(self, row: Row, file: int) -> None:
+        """Convert one row, check its examples and write them, or count why not."""
+        staged = self._staged
+        staged.rows += 1
+        staged.rows_of_file[file] += 1
+        if isinstance(row, BrokenRow):
+            if row.mended is None:
+                staged.dropped.add(row.kind, row.place, row.reason)
+                return
+            staged.found.add("broken_lines", row.place, row.reason)
+            if "broken_lines" not in self._fixes:
+                staged.dropped.add(row.kind, row.place, row.reason)
+                return
+            staged.changed.add(row.kind, row.place, row.reason)
+            value = row.mended
+        else:
+            value = row.value
+            for change in row.changes:
+                staged.changed.add(change, row.place, "")
+        result = convert(value, staged.inputs[file].mapping)
+        if isinstance(result, Rejected):
+            staged.dropped.add(result.kind, row.place, result.reason)
+            return
+        for change in result.changes:
+            staged.changed.add(change, row.place, result.examples[0].reference)
+        for example in result.examples:
+            self._add_example(example, row.place, file)
+
+    def _add_example(self, example: Example, place: Place, file: int) -> None:
+        checked = check_example(example, self._fixes, self._measure)
+        flags = 0
+        for trouble in checked.troubles:
+            self._staged.found.add(trouble.kind, place, trouble.text)
+            flags |= BITS.get(trouble.kind, 0)
+        for kind in checked.mended:
+            self._staged.changed.add(kind, place, "")
+        self._write(checked.example, place, file, flags)
+
+    def _write(self, example: Example, place: Place, file: int, flags: int) -> None:
+        columns = self._staged.columns
+        record = orjson.dumps(example.to_record()) + b"\n"
+        asked = "\n".join([m.content for m in example.messages if m.role == "user"])
+        answer = "\n".join([m.content for m in example.messages if m.role == "assistant"])
+        question = plain_question(asked)
+        spooled = question.encode()[:MAX_QUESTION_BYTES]
+        name = hash_text(question)
+        system = example.system
+        self._examples.write(record)
+        self._questions.write(spooled)
+        columns.length.append(len(record))
+        columns.question.append(name)
+        columns.prompt.append(hash_text(f"{system}\n{question}") if system else name)
+        columns.answer.append(hash_text(" ".join(answer.split())))
+        columns.record.append(hash_text(record.decode()))
+        columns.question_bytes.append(len(spooled))
+        columns.chars.append(len(asked) + len(answer))
+        columns.line.append(place.line)
+        columns.file.append(file)
+        columns.flags.append(flags)
+        self._staged.scripts[main_script(answer) or "no letters"] += 1
+
+
+def staged_lines(staged: Staged) -> Iterator[bytes]:
+    """Stream the records of the staging file in order."""
+    with staged.examples_path.open("rb", buffering=2**20) as stream:
+        yield from stream
