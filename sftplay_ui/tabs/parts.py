@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-from gradio.context import get_blocks_context
+from gradio.context import Context
 
 from sftplay_ui.engine.errors import SFTPlayError
 
@@ -103,7 +103,7 @@ def job_panel(job: str) -> gr.HTML:
 
 def on_load(handler: Callable[..., Any], outputs: Any) -> None:
     """Fill components with what is true at the moment a page is opened."""
-    window = get_blocks_context()
+    window = Context.root_block
     if window is None:
         raise RuntimeError("on_load belongs into a tab's build()")
     window.load(

@@ -34,6 +34,7 @@ from sftplay_ui.engine.data.shapes import (
 )
 from sftplay_ui.engine.data.split import LEFT_OUT, SPLITS, Sizes, assign_splits
 from sftplay_ui.engine.data.staging import Input, Staged, stage, staged_lines
+from sftplay_ui.engine.data.tally import Occurrence
 from sftplay_ui.engine.errors import DataError, DiskFullError
 from sftplay_ui.engine.report import LengthReport, ProcessReport, SourceReport
 from sftplay_ui.engine.workspace import Workspace
@@ -52,6 +53,18 @@ class DataProgress:
 
 
 OnProgress = Callable[[DataProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What the doctor saw in raw files: rows read, examples found, rows left out and why."""
+
+    rows: int
+    found: int
+    dropped: dict[str, int]
+    changed: dict[str, int]
+    examples: dict[str, tuple[Occurrence, ...]]
+    findings: tuple[Finding, ...]
 
 
 def process_files(
@@ -99,8 +112,8 @@ def examine(
     on_progress: OnProgress | None = None,
     *,
     measure: Measure | None = None,
-) -> tuple[Finding, ...]:
-    """Run the data doctor over the raw files without writing a set; return what it found."""
+) -> Examination:
+    """Run the data doctor over the raw files without writing a set."""
     inputs = open_inputs(config, workspace)
     tell = on_progress or (lambda progress: None)
     with staging_folder(workspace.data / "processed") as folder:
@@ -108,7 +121,14 @@ def examine(
         staged = stage(inputs, folder, measure=measure, on_rows=on_rows)
         refuse_nothing(staged)
         tell(DataProgress("compare", 0, len(staged)))
-        return diagnose(staged).findings
+        return Examination(
+            rows=staged.rows,
+            found=len(staged),
+            dropped=dict(staged.dropped.counts),
+            changed=dict(staged.changed.counts),
+            examples=staged.changed.examples() | staged.dropped.examples(),
+            findings=diagnose(staged).findings,
+        )
 
 
 def open_inputs(config: RunConfig, workspace: Workspace) -> list[Input]:
