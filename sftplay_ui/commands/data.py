@@ -3,7 +3,8 @@
 from sftplay_ui.commands import Answer, Context
 from sftplay_ui.engine.data.process import process_files
 from sftplay_ui.engine.model_store import fetch_model
-from sftplay_ui.engine.style import render_files, style_files
+from sftplay_ui.engine.rendered_files import render_files
+from sftplay_ui.engine.style import style_files
 from sftplay_ui.engine.templates import choose_template
 
 
@@ -25,7 +26,13 @@ def style(context: Context) -> Answer:
         # a rule is a person's own words, so it is never read as YAML
         style_section = config.style.model_copy(update={"rule": args.style})
         config = config.model_copy(update={"style": style_section})
-    report = style_files(config, context.workspace)
+    workspace = context.workspace
+    report = style_files(
+        config,
+        workspace,
+        source=workspace.resolve(args.folder_in) if args.folder_in else None,
+        target=workspace.resolve(args.folder_out) if args.folder_out else None,
+    )
     return Answer(report.to_json(), report.to_text())
 
 

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sftplay_ui.engine.errors import DiskFullError
@@ -10,19 +10,22 @@ from sftplay_ui.engine.errors import DiskFullError
 
 def replace_text(path: Path, text: str) -> None:
     """Write a text file so that a reader finds the old one or the new one, never a part."""
-    replace_lines(path, [text])
+    replace_all({path: [text]})
 
 
-def replace_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a file piece by piece under another name and rename it; nothing is kept on a failure.
+def replace_all(files: Mapping[Path, Iterable[str]]) -> None:
+    """Write files piece by piece under other names, then rename all; nothing is kept on a failure.
 
     Each piece brings its own line end. Raises DiskFullError where the disk is full.
     """
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    staged = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in files}
+    path = Path()
     try:
-        with staged.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(lines)
-        staged.replace(path)
+        for path, pieces in files.items():
+            with staged[path].open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(pieces)
+        for path, ready in staged.items():
+            ready.replace(path)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -30,4 +33,5 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
             f"The disk is full: {path} was not written.", "Free some space, then do it again."
         ) from error
     finally:
-        staged.unlink(missing_ok=True)
+        for ready in staged.values():
+            ready.unlink(missing_ok=True)
