@@ -12,7 +12,6 @@ from sftplay_ui.engine.checks import CheckResult
 from sftplay_ui.engine.data.examples import Example, Message
 from sftplay_ui.engine.errors import TemplateError
 from sftplay_ui.engine.learned_spans import learned_spans
-from sftplay_ui.engine.template_sandbox import try_in_child
 from sftplay_ui.engine.templates import ChatTemplate, load_template
 from sftplay_ui.engine.tokens import Tokeniser, prompt_ids, tokenise
 
@@ -39,7 +38,6 @@ def check_template(source: str, name: str, tokeniser: Tokeniser | None = None) -
         source, name, "", special.bos if special else _BOS, special.eos if special else _EOS
     )
     try:
-        try_in_child(source, name)
         template.render(_ONE_TURN)
         faults = list(_faults(template))
         if not faults:

@@ -30,6 +30,8 @@ OUTPUT_CHARACTERS = 1_000_000
 MEMORY_BYTES = 1_000_000_000
 CPU_SECONDS = 2
 WALL_SECONDS = 10
+# Stands for the template's name in what the child says, since equal sources share one trial.
+_ANY_NAME = "\ue002"
 
 # Whatever a template can raise when it runs: its own refusal, or a slip with values.
 _FAULTS = (
@@ -233,34 +235,40 @@ def chat_values(
     return values
 
 
-@lru_cache(maxsize=64)
 def try_in_child(source: str, name: str) -> None:
     """Render three chats in a process with limits; raise TemplateError for a bomb or an escape.
 
     Templates that merely refuse a chat, or miss a name, pass: that harms nobody and is told when
-    they are used. A source that passed is remembered, so it pays the start of the child once.
+    they are used. The outcome is remembered, so a source pays the start of the child once.
     """
     check_size(source, name)
+    fault = _outcome_in_child(source)
+    if fault is not None:
+        raise TemplateError(fault.what.replace(_ANY_NAME, name), fault.fix)
+
+
+@lru_cache(maxsize=256)
+def _outcome_in_child(source: str) -> TemplateError | None:
     try:
         child = subprocess.run(
             [sys.executable, "-m", "sftplay_ui.engine.template_sandbox"],
-            input=json.dumps({"source": source, "name": name}).encode(),
+            input=json.dumps({"source": source}).encode(),
             capture_output=True,
             timeout=WALL_SECONDS,
             cwd=Path(__file__).resolve().parents[2],
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             check=False,
         )
     except subprocess.TimeoutExpired:
         child = None
     if child is None or child.returncode != 0:
-        raise TemplateError(
-            f"{name} does not come to an end within {CPU_SECONDS} seconds and "
+        return TemplateError(
+            f"{_ANY_NAME} does not come to an end within {CPU_SECONDS} seconds and "
             f"{MEMORY_BYTES // 10**9} GB of memory, on three short chats.",
             "Do not use this template.",
         )
-    refused = json.loads(child.stdout)
-    if refused is not None:
-        raise TemplateError(refused["what"], refused["fix"])
+    fault = json.loads(child.stdout)
+    return fault and TemplateError(fault["what"], fault["fix"])
 
 
 _PROBES = (
@@ -275,12 +283,12 @@ _PROBES = (
 )
 
 
-def _first_fault(source: str, name: str) -> TemplateError | None:
+def _first_fault(source: str) -> TemplateError | None:
     for messages in _PROBES:
         prompt = messages[-1].role == "user"
         values = chat_values(messages, add_generation_prompt=prompt, bos="<s>", eos="</s>")
         try:
-            render_source(source, values, limit=OUTPUT_CHARACTERS, name=name)
+            render_source(source, values, limit=OUTPUT_CHARACTERS, name=_ANY_NAME)
         except TemplateError as error:
             if not isinstance(error.__cause__, _HARMLESS):
                 return error
@@ -301,7 +309,7 @@ def _limit_this_process() -> None:
 def _main() -> None:
     job = json.load(sys.stdin)
     _limit_this_process()
-    fault = _first_fault(job["source"], job["name"])
+    fault = _first_fault(job["source"])
     json.dump(fault and {"what": fault.what, "fix": fault.fix}, sys.stdout)
 
 
