@@ -151,7 +151,7 @@ def answers_as_us(port: int, workspace: Workspace) -> bool:
 
 
 def serve(window: "gr.Blocks", options: Options) -> None:
-    """Let Gradio take over the port, from an empty working folder; says the password if there is one."""
+    """Let Gradio take the port over, from an empty working folder; say the password if any."""
     folder = user_cache() / "window"
     folder.mkdir(parents=True, exist_ok=True)
     # Gradio hands out non-dot files of the working folder that a handler names
@@ -175,7 +175,7 @@ def serve(window: "gr.Blocks", options: Options) -> None:
 
 
 def launch_options(options: Options) -> dict[str, Any]:
-    """Give what `Blocks.launch` needs besides the address: looks, guards, and nothing sent abroad."""
+    """Give what `Blocks.launch` needs besides the address: looks, and who is let in."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 

@@ -1,7 +1,7 @@
 """A form made from the settings: one control for each, read back by name into a checked RunConfig.
 
-What a setting takes, its limits, default and help text all come from `engine.settings`; nothing is
-said twice here. Which settings a tab shows, and where, is the tab's affair.
+What a setting takes, its limits, default and help text all come from `engine.settings`; nothing
+is said twice here. Which settings a tab shows, and where, is the tab's affair.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from sftplay_ui.engine.yaml_file import parse_value
 
 LABELS = {
     "model.name": "Base model",
-    "model.max_seq_len": "Longest example (max seq len)",
+    "model.max_seq_len": "Max seq len",
     "tuning.lora.r": "Rank (r)",
     "train.lr_scheduler_type": "Learning rate schedule",
     "train.optim": "Optimizer",
@@ -84,7 +84,7 @@ class Form:
         }
 
     def config(self, filled: Mapping[Component, Any], **fixed: Any) -> RunConfig:
-        """Check the form; ConfigError lists every problem. `fixed` adds settings of the top level."""
+        """Check the form; ConfigError lists every problem. `fixed` are settings not on it."""
         return make_config({**self.values(filled), **fixed})
 
 

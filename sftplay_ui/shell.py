@@ -1,4 +1,5 @@
-"""The window's frame: top bar, rail of tabs, status bar, and the one poll that feeds every live part.
+"""The window's frame: top bar, rail of tabs, status bar, and the one poll that feeds every live
+part.
 
 What is on a page is the tabs' business; how the window is served is `app`'s.
 """

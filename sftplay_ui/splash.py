@@ -1,6 +1,7 @@
 """What is on the port before Gradio is: a page that waits, served by the standard library alone.
 
-Importing Gradio takes seconds; a person sees the window at once, and it fills itself when it is ready.
+Importing Gradio takes seconds; a person sees the window at once, and it fills itself when it is
+ready.
 """
 
 import contextlib
@@ -67,7 +68,7 @@ class Splash(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
 
 class NoStubFiles:
-    """Keep Gradio from writing a .pyi file beside every component, half of what its import costs."""
+    """Keep Gradio from writing .pyi files when imported, half of what that costs."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sftplay_ui.engine.choices import Choice
+from sftplay_ui.engine.errors import WorkerLostError
 from sftplay_ui.engine.events import (
     CheckpointSaved,
     ConfigResolved,
@@ -166,7 +167,15 @@ class Story:
         """Say what went wrong, if anything did; a worker that died without a word counts."""
         if isinstance(self.last, RunFailed):
             return self.last
-        return self.run.lost() if self.state == "lost" else None
+        if self.state != "lost":
+            return None
+        if (self.run.folder / "stop").exists():
+            return RunFailed(
+                code=WorkerLostError.code,
+                what=f"{self.run.name} was ended before it could save, as asked.",
+                fix="Resume the run to go on from its newest checkpoint.",
+            )
+        return self.run.lost()
 
     @property
     def seconds(self) -> float | None:

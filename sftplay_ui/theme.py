@@ -1,6 +1,8 @@
-"""How the window looks: Gradio's theme in our colours, each with its dark twin, and what goes into the page's head.
+"""How the window looks: Gradio's theme in our colours, each with its dark twin, and what goes into
+the page's head.
 
-Layout and our own classes are in `assets/app.css`; behaviour is in `assets/app.js` and `assets/chart.js`.
+Layout and our own classes are in `assets/app.css`; behaviour is in `assets/app.js` and
+`assets/chart.js`.
 """
 
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 from gradio.themes import Base, sizes
 
 ASSETS = Path(__file__).parent / "assets"
-CSS_PATHS = [ASSETS / "app.css"]
+CSS_PATHS = sorted(ASSETS.glob("*.css"))
 ICON = ASSETS / "icon.png"
 
 SANS = [
@@ -112,6 +114,7 @@ SHAPES: dict[str, str] = {
     "button_primary_shadow": "none",
     "button_secondary_shadow": "none",
     "form_gap_width": "0px",
+    "input_border_width": "1px",
     "input_shadow": "none",
     "input_text_size": "13.5px",
     "layout_gap": "12px",
@@ -120,7 +123,7 @@ SHAPES: dict[str, str] = {
 
 
 def theme() -> Base:
-    """Build the theme; every colour is set for light and dark, so nothing of the default shines through."""
+    """Build the theme; every colour is set for light and dark, so no default shines through."""
     colours = {name: light for name, (light, _) in COLOURS.items()}
     dark = {f"{name}_dark": night for name, (_, night) in COLOURS.items()}
     return Base(
@@ -136,7 +139,7 @@ def theme() -> Base:
 
 
 def head() -> str:
-    """Give the scripts for the page's head, inline: they must be there before any component loads."""
+    """Give the page's scripts, inline: they must be there before any component loads."""
     scripts = [
         (ASSETS / name).read_text(encoding="utf-8") for name in ("app.js", "chart.js", "train.js")
     ]

@@ -1,4 +1,5 @@
-"""Who may talk to the window: only pages of its own, only under its own names, only with the password where one is due.
+"""Who may talk to the window: only pages of its own, only under its own names, only with the
+password where one is due.
 
 Pure ASGI, before Gradio sees a request. How the window is started is left to `app`.
 """
@@ -33,8 +34,9 @@ def headers_of(scope: Scope) -> dict[str, str]:
 class SameOrigin:
     """Refuse changes asked for by a page of another site.
 
-    A browser says where a request comes from in Sec-Fetch-Site, which no script can forge; where it does not
-    (plain http to a name that is not loopback), Origin has to be the Host. Programs send neither, and may.
+    A browser says where a request comes from in Sec-Fetch-Site, which no script can forge; where
+    it does not (plain http to a name that is not loopback), Origin has to be the Host. Programs
+    send neither, and may.
     """
 
     def __init__(self, app: ASGIApp) -> None:

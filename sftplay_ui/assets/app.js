@@ -141,6 +141,13 @@ window.SFTPlay = (() => {
     if (s < 3600) return `${Math.floor(s / 60)} min ${String(s % 60).padStart(2, "0")} s`;
     return `${Math.floor(s / 3600)} h ${String(Math.floor(s % 3600 / 60)).padStart(2, "0")} min`;
   }
+  /* The same, short enough for a card. */
+  function rough(seconds) {
+    if (seconds === null || seconds === undefined) return "–";
+    if (seconds < 100) return `${Math.round(seconds)} s`;
+    if (seconds < 6000) return `${Math.round(seconds / 60)} min`;
+    return `${(seconds / 3600).toFixed(1)} h`;
+  }
   const gib = bytes => (bytes / 2 ** 30).toFixed(1);
   const count = number => number >= 1e6 ? (number / 1e6).toFixed(1) + " M" : number >= 1e4
     ? (number / 1e3).toFixed(1) + " k" : Math.round(number).toLocaleString("en");
@@ -179,7 +186,7 @@ window.SFTPlay = (() => {
       tone(part.run, job ? job.state : now.state);
       part.device.hidden = !now.device;
       if (!now.device) return;
-      write(part.device, `${now.device.name} · ${gib(now.device.used)} of ${gib(now.device.total)} GB`);
+      write(part.device, `${now.device.name} · ${gib(now.device.used)} of ${gib(now.device.total)} GiB`);
       part.device.style.setProperty("--full", now.device.used / now.device.total);
     });
     keepTabs();
@@ -230,6 +237,6 @@ window.SFTPlay = (() => {
 
   return {
     poll, listen, go, select, selected: () => view.run, soon: () => pollSoon(), topBar, statusBar, panel,
-    duration, count, figure, gib, parts, write, tone, fillBar,
+    duration, rough, count, figure, gib, parts, write, tone, fillBar,
   };
 })();

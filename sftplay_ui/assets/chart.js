@@ -2,7 +2,6 @@
 "use strict";
 (() => {
   const MARGIN = { left: 46, right: 10, top: 10, bottom: 22 };
-  const SMOOTHING = 0.95;
 
   /* Round steps for an axis: 1, 2 or 5 times a power of ten. */
   function ticks(low, high, wanted) {
@@ -13,10 +12,13 @@
     return found;
   }
 
-  function short(value) {
+  function short(value, step) {
     const size = Math.abs(value);
     if (size === 0) return "0";
-    if (size < 1e-3) return value.toExponential(1).replace("e-", "e−");
+    if (size < 1e-3) {
+      const digits = step ? Math.max(0, Math.floor(Math.log10(size)) - Math.floor(Math.log10(step) + 1e-9)) : 2;
+      return value.toExponential(digits).replace("e-", "e−");
+    }
     if (size >= 1e4) return `${(value / 1e3).toFixed(0)}k`;
     return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(size < 0.1 ? 3 : 2);
   }
@@ -35,10 +37,10 @@
 
   /* The exponential mean with its start corrected, else the line visibly begins wrong. */
   function smooth(values) {
-    const found = new Array(values.length);
+    const found = new Array(values.length), keep = Math.min(0.98, Math.max(0.6, 1 - 12 / values.length));
     let mean = 0, weight = 1;
     for (let i = 0; i < values.length; i++) {
-      if (values[i] !== null) { mean = mean * SMOOTHING + values[i] * (1 - SMOOTHING); weight *= SMOOTHING; }
+      if (values[i] !== null) { mean = mean * keep + values[i] * (1 - keep); weight *= keep; }
       found[i] = values[i] === null || weight === 1 ? null : mean / (1 - weight);
     }
     return found;
@@ -114,10 +116,11 @@
       ctx.strokeStyle = this.colour("--border-color-primary");
       ctx.lineWidth = 1;
       ctx.textAlign = "right";
-      for (const value of ticks(span[0], span[1], this.main ? 5 : 3)) {
+      const marks = ticks(span[0], span[1], this.main ? 5 : 3);
+      for (const value of marks) {
         const y = Math.round(this.y(value)) + 0.5;
         ctx.beginPath(); ctx.moveTo(MARGIN.left, y); ctx.lineTo(this.width - MARGIN.right, y); ctx.stroke();
-        ctx.fillText(short(value), MARGIN.left - 8, y + 3.5);
+        ctx.fillText(short(value, marks[1] - marks[0]), MARGIN.left - 8, y + 3.5);
       }
       ctx.textAlign = "center";
       for (const step of ticks(0, last, Math.max(2, Math.min(8, this.width / 110)))) {

@@ -1,7 +1,7 @@
 /* The Train page's live parts: the run's head, what it told, and the library of runs. */
 "use strict";
 (() => {
-  const { listen, parts, write, tone, duration, count, figure, gib } = SFTPlay;
+  const { listen, parts, write, tone, duration, rough, count, figure, gib } = SFTPlay;
   const show = (id, visible) => {
     const button = document.getElementById(id);
     if (button) button.hidden = !visible;
@@ -23,6 +23,7 @@
     const root = element.querySelector(".run-head"), part = parts(root), problem = root.querySelector(".problem");
     listen(root, now => {
       const running = now.state === "running", told = now.told, figures = now.figures;
+      document.body.classList.toggle("no-run", !now.run);
       write(part.run, now.run || "No run yet");
       part.state.hidden = !now.run;
       write(part.state, now.stopping ? "stopping" : now.state);
@@ -45,17 +46,16 @@
       write(part.eval, figure(figures.eval_loss, 3));
       write(part["eval-note"], evals.length > 1 && evals[0] !== null ? `from ${figure(evals[0], 3)}` : "");
       write(part.step, now.total_steps ? `${now.step.toLocaleString("en")}` : "–");
-      write(part.epoch, now.total_steps ? `of ${now.total_steps.toLocaleString("en")} · epoch ${figure(figures.epoch, 1)}` : "");
-      write(part.eta, running && now.eta !== null ? duration(now.eta) : "–");
-      write(part["eta-note"], now.seconds !== null ? `took ${duration(now.seconds)}` : "");
+      write(part.epoch, now.total_steps ? `of ${now.total_steps.toLocaleString("en")}` : "");
+      write(part.eta, running ? rough(now.eta) : "–");
+      write(part["eta-note"], now.seconds !== null ? `took ${duration(now.seconds)}` : figures.epoch ? `epoch ${figure(figures.epoch, 1)}` : "");
       write(part.speed, figures.tokens_per_second === null ? "–" : count(figures.tokens_per_second));
-      write(part.learned, figures.learned_tokens ? count(figures.learned_tokens) : "–");
-      write(part.tokens, figures.tokens ? `of ${count(figures.tokens)} read` : "");
-      write(part.memory, figures.memory ? `${gib(figures.memory)} GB` : "–");
+      write(part.learned, figures.learned_tokens ? `${count(figures.learned_tokens)} learned` : "");
+      write(part.memory, figures.memory ? `${gib(figures.memory)} GiB` : "–");
       write(part.device, told ? told.device : "");
     });
   };
-  const KPIS = { loss: "–", eval: "–", step: "–", eta: "–", speed: "–", learned: "–", memory: "–" };
+  const KPIS = { loss: "–", eval: "–", step: "–", eta: "–", speed: "–", learned: "", memory: "–" };
 
   /* Answers to the same question belong together: the base model's first, then the newest. */
   function pairs(samples) {

@@ -1,7 +1,8 @@
 """The tabs' border: what a handler raises becomes words on the page.
 
-An SFTPlayError is expected: a warning with its fix, and the page stays as it was. Anything else is a bug and is
-shown as one; its traceback goes to the terminal. This is one of the two places that may catch every exception.
+An SFTPlayError is expected: a warning with its fix, and the page stays as it was. Anything else
+is a bug and is shown as one; its traceback goes to the terminal. This is one of the two places
+that may catch every exception.
 """
 
 import functools
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from sftplay_ui.engine.errors import SFTPlayError
 
@@ -48,7 +50,11 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
 def explained(error: Exception) -> Any:
     """Tell the person, and give the update that changes nothing."""
     if isinstance(error, SFTPlayError):
-        gr.Warning(as_html(f"{error.what}\n{error.fix}"), WARNING_SECONDS, title="Not done")
+        text = as_html(f"{error.what}\n{error.fix}")
+        if LocalContext.event_id.get(None) is None:
+            # an unqueued event has no way to send a warning along: it can only fail
+            raise gr.Error(text, WARNING_SECONDS, title="Not done", print_exception=False)
+        gr.Warning(text, WARNING_SECONDS, title="Not done")
         return gr.skip()
     traceback.print_exception(error)
     raise gr.Error(

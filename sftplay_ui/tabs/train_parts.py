@@ -1,6 +1,15 @@
-"""The Train page's live markup: places that `assets/train.js` and `assets/chart.js` fill with text."""
+"""The Train page's live markup: places that `assets/train.js` and `chart.js` fill with text."""
 
-RUN_HEAD = """
+
+def figure(title: str, part: str, note: str) -> str:
+    """Make the card of one figure; `part` is the figure's place, `note` the one below."""
+    return (
+        f'<div class="kpi"><dt>{title}</dt><dd data-part="{part}">–</dd>'
+        f'<dd class="below" data-part="{note}"></dd></div>'
+    )
+
+
+RUN_HEAD = f"""
 <div class="run-head">
   <div class="job-line">
     <h2 class="card-title" data-part="run">No run yet</h2>
@@ -12,13 +21,12 @@ RUN_HEAD = """
     <strong data-part="what"></strong><span data-part="fix"></span>
   </div>
   <dl class="kpis">
-    <div class="kpi"><dt>Train loss</dt><dd data-part="loss">–</dd><small data-part="loss-note"></small></div>
-    <div class="kpi"><dt>Eval loss</dt><dd data-part="eval">–</dd><small data-part="eval-note"></small></div>
-    <div class="kpi"><dt>Step</dt><dd data-part="step">–</dd><small data-part="epoch"></small></div>
-    <div class="kpi"><dt>Time left</dt><dd data-part="eta">–</dd><small data-part="eta-note"></small></div>
-    <div class="kpi"><dt>Speed</dt><dd data-part="speed">–</dd><small>tokens/s</small></div>
-    <div class="kpi"><dt>Learned tokens</dt><dd data-part="learned">–</dd><small data-part="tokens"></small></div>
-    <div class="kpi"><dt>Peak memory</dt><dd data-part="memory">–</dd><small data-part="device"></small></div>
+    {figure("Train loss", "loss", "loss-note")}
+    {figure("Eval loss", "eval", "eval-note")}
+    {figure("Step", "step", "epoch")}
+    {figure("Time left", "eta", "eta-note")}
+    {figure("Tokens/s", "speed", "learned")}
+    {figure("Peak memory", "memory", "device")}
   </dl>
 </div>
 """
@@ -65,7 +73,8 @@ TOLD = """
   <details data-block="choices">
     <summary>What was decided for you, and why</summary>
     <div class="scroll"><table class="table">
-      <thead><tr><th scope="col">setting</th><th scope="col">value</th><th scope="col">reason</th></tr></thead>
+      <thead><tr><th scope="col">setting</th><th scope="col">value</th>
+        <th scope="col">reason</th></tr></thead>
       <tbody data-part="choices"></tbody>
     </table></div>
   </details>

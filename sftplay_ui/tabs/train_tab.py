@@ -71,7 +71,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 }
 SOURCES = {
     "processed": "Processed",
-    "processed_with_style": "With style",
+    "processed_with_style": "Styled",
     "rendered": "Rendered",
 }
 SPLITS = ("train", "val", "test")
@@ -126,7 +126,7 @@ class TrainTab:
                 delete = gr.Button("Delete", size="sm", elem_id="train-delete")
             self.run_note = note_box("train-run-note")
             live_part(CURVES, "SFTPlay.charts(element)", "train-curves")
-        with gr.Column(elem_classes=["card"]):
+        with gr.Column(elem_classes=["card"], elem_id="train-told-card"):
             live_part(TOLD, "SFTPlay.told(element)", "train-told")
         with gr.Column(elem_classes=["card"]):
             live_part(LIBRARY, "SFTPlay.library(element)", "train-library")
@@ -275,7 +275,7 @@ class TrainTab:
         return said(f"{run.name} goes on from step {step or 0:,}.")
 
     def delete(self, name: str) -> str:
-        """Remove a run, its checkpoints and its adapter; an empty name means it was not confirmed."""
+        """Remove a run, its checkpoints and adapter; an empty name was not confirmed."""
         if not name:
             return ""
         find_run(name, self.workspace).delete()
@@ -292,7 +292,7 @@ class TrainTab:
         return self.form.filled(values_of(config, self.form.controls))
 
     def show(self, filled: Mapping[Component, Any]) -> str:
-        """Write the form as a command and as YAML, both only where they differ from the defaults."""
+        """Write the form as a command and as YAML: what differs from the defaults."""
         config = self.config(filled)
         default = RunConfig()
         paths = [*self.form.controls, *(f"data.{split}_path" for split in SPLITS)]
