@@ -98,6 +98,14 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunResumed(Event):
+    """The run goes on from `step`; later steps and evaluations that were told are taken back."""
+
+    step: int
+    evaluated: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunStopped(Event):
     step: int
 
@@ -130,6 +138,7 @@ KINDS: Mapping[str, type[Event]] = {
         SampleGenerated,
         CheckpointSaved,
         Warned,
+        RunResumed,
         RunStopped,
         RunFailed,
         RunFinished,
@@ -192,6 +201,12 @@ class EventWriter:
         """Make sure that what was written survives a power cut."""
         os.fsync(self.file.fileno())
 
+    def cut_back(self, resumed: RunResumed) -> None:
+        """Take back what a resumed run does again; see `cut_back`."""
+        self.file.close()
+        cut_back(self.path, resumed.step, resumed.evaluated)
+        self.file = self.path.open("a", encoding="utf-8")
+
     def close(self) -> None:
         self.file.close()
 
@@ -239,18 +254,26 @@ def drop_torn_tail(path: Path) -> None:
             file.truncate(data.rfind(b"\n") + 1)
 
 
-def cut_back(path: Path, step: int) -> None:
-    """Forget what a run logged after `step`, since a resumed run does those steps again.
+def cut_back(path: Path, step: int, evaluated: int | None = None) -> None:
+    """Forget what a run logged after `step` (evaluations: after `evaluated`) and how it ended.
 
-    Kept are the events up to and including the last one that belongs to `step` or before; the
-    file is replaced in one move.
+    A resumed run does all that again. Phases and warnings carry no step: those after a forgotten
+    step go with it. The file is replaced in one move.
     """
+    last_evaluated = step if evaluated is None else evaluated
     kept = []
+    forgetting = False
     for line in path.read_text(encoding="utf-8").split("\n"):
-        event = decode(line)
-        if event is None or isinstance(event, RunStopped | RunFailed | RunFinished):
-            continue
-        if getattr(event, "step", 0) <= step:
+        match decode(line):
+            case None | RunStopped() | RunFailed() | RunFinished():
+                continue
+            case RunStarted() | RunResumed():
+                forgetting = False
+            case EvaluationLogged(step=at) | SampleGenerated(step=at):
+                forgetting = at > last_evaluated
+            case StepLogged(step=at) | CheckpointSaved(step=at):
+                forgetting = at > step
+        if not forgetting:
             kept.append(line)
     staged = path.with_suffix(".staged")
     staged.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -18,7 +18,7 @@ from typing import TextIO
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceLock, detect_device
 from sftplay_ui.engine.errors import SFTPlayError
-from sftplay_ui.engine.events import Event, EventWriter, RunFailed, RunStarted
+from sftplay_ui.engine.events import Event, EventWriter, RunFailed, RunResumed, RunStarted
 from sftplay_ui.engine.processes import ProcessRecord
 from sftplay_ui.engine.runs import Run
 
@@ -40,6 +40,8 @@ def main(run_dir: Path) -> int:
     try:
         lock.acquire(run.folder)
         for event in find_job(config.job, pipe)(config, run.folder):
+            if isinstance(event, RunResumed):
+                writer.cut_back(event)
             writer.write(event)
     except SFTPlayError as error:
         traceback.print_exc()
@@ -96,7 +98,7 @@ def versions() -> dict[str, str]:
 def describe_bug(error: Exception, run: Run) -> RunFailed:
     """Put an unexpected error in words; what is known about the machine goes first."""
     log = run.workspace.shorten(run.log_path)
-    if isinstance(error, OSError) and error.errno == 28:  # noqa: PLR2004  ENOSPC
+    if isinstance(error, OSError) and error.errno == 28:
         free = shutil.disk_usage(run.folder).free
         return RunFailed(
             code="disk_full",

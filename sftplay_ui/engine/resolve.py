@@ -1,0 +1,259 @@
+"""What every `auto` of the training settings becomes on this machine, each with its reason.
+
+Pure functions of the configuration, the device and the model's size: the worker trains by them, and
+anybody may ask before a start. What only the loaded model can tell is left to the worker.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sftplay_ui.engine.choices import Choice
+from sftplay_ui.engine.config import RunConfig, TrainConfig
+from sftplay_ui.engine.device import DeviceInfo
+from sftplay_ui.engine.errors import BackendError, ConfigError
+from sftplay_ui.engine.model_folder import weight_files
+
+Mode = Literal["qlora", "lora", "full"]
+Precision = Literal["bf16", "fp16", "fp32"]
+SMALL_MODEL = 1_000_000_000
+# Bytes of activations per token, layer and unit of width: fitted for frozen 16-bit linear layers.
+PER_HIDDEN, PER_INTERMEDIATE = 24.8, 8.3
+CPU_ACTIVATION_BYTES = 1.0e9
+DEVICE_SHARE = 0.4
+# Micro-batches below this many tokens keep no device busy.
+ENOUGH_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The few numbers of a base model that decide what fits."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], parameters: int) -> "ModelSize":
+        """Read config.json's names; encoder-decoder models call them otherwise."""
+        hidden = int(config.get("hidden_size") or config.get("d_model") or 0)
+        layers = int(config.get("num_hidden_layers") or config.get("num_layers") or 1)
+        wide = config.get("intermediate_size") or config.get("d_ff") or 4 * hidden
+        return cls(parameters, layers, hidden, int(wide))
+
+    def label(self) -> str:
+        """Name the size the way people do: 135M, 1.5B."""
+        billions = self.parameters / 1e9
+        return f"{billions:.1f}B" if billions >= 1 else f"{self.parameters / 1e6:.0f}M"
+
+    def activation_bytes(self, precision: Precision, *, checkpointing: bool) -> float:
+        """Estimate the activations kept per token; with checkpointing one layer's at a time."""
+        layer = PER_HIDDEN * self.hidden + PER_INTERMEDIATE * self.intermediate
+        wide = 2 if precision == "fp32" else 1
+        kept = self.layers * 2 * self.hidden + layer if checkpointing else self.layers * layer
+        return kept * wide
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings of a run with no `auto` left; `choices` tells each with its reason."""
+
+    mode: Mode
+    precision: Precision
+    learning_rate: float
+    optim: str
+    gradient_checkpointing: bool
+    batch_size: int
+    grad_accum: int
+    effective_batch: int
+    choices: tuple[Choice, ...]
+
+
+def resolve(
+    config: RunConfig, device: DeviceInfo, model: ModelSize, longest: int, processes: int = 1
+) -> Resolved:
+    """Decide every `auto`; `longest` is the longest example in tokens.
+
+    Raises ConfigError or BackendError for what this machine cannot do.
+    """
+    mode = choose_mode(config, device)
+    precision = choose_precision(config.train, device)
+    rate = choose_learning_rate(config.train, str(mode.value), model)
+    optim = choose_optimizer(config.train, device)
+    fit = fit_batch(
+        config.train,
+        budget=activation_budget(device, model, str(mode.value)),
+        model=model,
+        precision=precision.value,  # type: ignore[arg-type]
+        longest=longest,
+        processes=processes,
+    )
+    return Resolved(
+        mode=mode.value,  # type: ignore[arg-type]
+        precision=precision.value,  # type: ignore[arg-type]
+        learning_rate=float(rate.value),
+        optim=str(optim.value),
+        gradient_checkpointing=fit.checkpointing,
+        batch_size=fit.batch_size,
+        grad_accum=fit.grad_accum,
+        effective_batch=fit.batch_size * fit.grad_accum * processes
+        if fit.both_given
+        else config.train.effective_batch,
+        choices=(mode, choose_backend(config), precision, rate, optim, *fit.choices()),
+    )
+
+
+def choose_mode(config: RunConfig, device: DeviceInfo) -> Choice:
+    """Choose how much learns; 4-bit weights need a device bitsandbytes knows."""
+    asked = config.tuning.mode
+    if asked == "qlora" and device.kind == "mps":
+        raise BackendError(
+            "tuning.mode qlora needs bitsandbytes, which does not run on Apple's GPU.",
+            "Set tuning.mode: lora.",
+        )
+    if asked != "auto":
+        return Choice("tuning.mode", asked, "as asked")
+    if device.kind == "cuda":
+        return Choice("tuning.mode", "qlora", f"4-bit weights leave most room on {device.name}")
+    return Choice("tuning.mode", "lora", f"16-bit weights are fastest on {device.name}")
+
+
+def choose_backend(config: RunConfig) -> Choice:
+    """Choose who loads the model; what is not here falls back, and says so."""
+    if config.tuning.backend == "bnb":
+        return Choice("tuning.backend", "bnb", "as asked")
+    return Choice("tuning.backend", "bnb", "unsloth was asked for, but is not installed here")
+
+
+def choose_precision(train: TrainConfig, device: DeviceInfo) -> Choice:
+    """Choose what is computed in: bf16 where the hardware has it, else fp16 on CUDA, else fp32."""
+    if train.fp16 is True:
+        if device.kind != "cuda":
+            raise ConfigError(
+                f"train.fp16 is true, but {device.name} is hundreds of times slower in fp16.",
+                "Set train.fp16: auto.",
+            )
+        return Choice("precision", "fp16", "as asked")
+    if train.bf16 is True:
+        if device.kind == "cuda" and not device.bf16:
+            raise BackendError(
+                f"train.bf16 is true, but {device.name} has no bf16 ({device.reason}).",
+                "Set train.bf16: auto.",
+            )
+        return Choice("precision", "bf16", "as asked")
+    if train.bf16 == "auto" and device.bf16:
+        return Choice("precision", "bf16", device.reason)
+    if train.fp16 == "auto" and device.kind == "cuda":
+        return Choice("precision", "fp16", device.reason)
+    reason = "as asked" if train.bf16 is False else device.reason
+    return Choice("precision", "fp32", reason)
+
+
+def choose_learning_rate(train: TrainConfig, mode: str, model: ModelSize) -> Choice:
+    """Choose the highest learning rate: small models and few weights take larger steps."""
+    if train.learning_rate != "auto":
+        return Choice("train.learning_rate", train.learning_rate, "as asked")
+    small = model.parameters < SMALL_MODEL
+    rate = (2e-5 if small else 1e-5) if mode == "full" else (4e-4 if small else 2e-4)
+    way = "all weights learn" if mode == "full" else f"{mode} learns few weights"
+    return Choice("train.learning_rate", rate, f"a model of {model.label()}, {way}")
+
+
+def choose_optimizer(train: TrainConfig, device: DeviceInfo) -> Choice:
+    """Choose the optimizer; 8-bit states pay off on CUDA only."""
+    if device.kind == "cuda":
+        if train.optim == "auto":
+            return Choice("train.optim", "adamw_8bit", "a quarter of the memory on CUDA")
+        return Choice("train.optim", train.optim, "as asked")
+    if train.optim in ("auto", "adamw"):
+        return Choice("train.optim", "adamw", f"fastest on {device.name}")
+    return Choice("train.optim", "adamw", f"{train.optim} is many times slower on {device.name}")
+
+
+def activation_budget(device: DeviceInfo, model: ModelSize, mode: str) -> float:
+    """Estimate the bytes activations may take; on a CPU a gigabyte, which costs no speed."""
+    if device.kind != "cuda":
+        return min(CPU_ACTIVATION_BYTES, DEVICE_SHARE * device.free_bytes)
+    per_parameter = {"qlora": 0.6, "lora": 2.0, "full": 10.0}[mode]
+    room = device.free_bytes - per_parameter * model.parameters
+    return max(DEVICE_SHARE * room, 0.05 * device.free_bytes)
+
+
+@dataclass(frozen=True)
+class BatchFit:
+    """How a step's examples are cut into micro-batches, and whether activations are recomputed."""
+
+    batch_size: int
+    grad_accum: int
+    checkpointing: bool
+    both_given: bool
+    reasons: tuple[str, str, str]
+
+    def choices(self) -> tuple[Choice, ...]:
+        return (
+            Choice("train.batch_size", self.batch_size, self.reasons[0]),
+            Choice("train.grad_accum", self.grad_accum, self.reasons[1]),
+            Choice("train.gradient_checkpointing", self.checkpointing, self.reasons[2]),
+        )
+
+
+def fit_batch(
+    train: TrainConfig,
+    *,
+    budget: float,
+    model: ModelSize,
+    precision: Precision,
+    longest: int,
+    processes: int,
+) -> BatchFit:
+    """Cut the effective batch so that a micro-batch of the longest examples fits the budget."""
+    share = max(1, train.effective_batch // processes)
+
+    def largest(checkpointing: bool) -> int:
+        need = model.activation_bytes(precision, checkpointing=checkpointing) * longest
+        return max(
+            n for n in range(1, share + 1) if share % n == 0 and (n == 1 or n * need <= budget)
+        )
+
+    need = model.activation_bytes(precision, checkpointing=False) * longest
+    fitting = largest(False) if need <= budget else 0
+    checkpointing, why = choose_checkpointing(train, fitting, share, longest)
+    size, accum = train.batch_size, train.grad_accum
+    whole = f"keeps {train.effective_batch} examples a step"
+    if size != "auto" and accum != "auto":
+        return BatchFit(size, accum, checkpointing, True, ("as asked", "as asked", why))
+    if size != "auto":
+        reasons = ("as asked", whole, why)
+        return BatchFit(size, math.ceil(share / size), checkpointing, False, reasons)
+    if accum != "auto":
+        reasons = (whole, "as asked", why)
+        return BatchFit(math.ceil(share / accum), accum, checkpointing, False, reasons)
+    chosen = largest(checkpointing)
+    reason = f"{chosen} examples of {longest} tokens fit {budget / 1e9:.1f} GB of activations"
+    return BatchFit(chosen, share // chosen, checkpointing, False, (reason, whole, why))
+
+
+def choose_checkpointing(
+    train: TrainConfig, fitting: int, share: int, longest: int
+) -> tuple[bool, str]:
+    """Recompute activations only where keeping them would leave micro-batches tiny."""
+    if train.gradient_checkpointing != "auto":
+        return train.gradient_checkpointing, "as asked"
+    if fitting == share or fitting * longest >= ENOUGH_TOKENS:
+        return False, "activations fit, and keeping them is faster"
+    return True, f"only {fitting} examples of {longest} tokens would fit without"
+
+
+def parameter_count(folder: Path) -> int:
+    """Count a model folder's weights from the headers of its safetensors files."""
+    total = 0
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        total += sum(math.prod(shape) for shape in shapes)
+    return total

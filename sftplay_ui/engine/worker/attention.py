@@ -1,0 +1,126 @@
+"""Attention for examples that lie side by side in one row of tokens, without any padding.
+
+Registered with transformers under the name `rows`. Every example attends to itself only, so the
+result is that of padded batches at a fraction of the work. Models it does not suit keep their own
+attention: `rows_fit` asks the model itself. Where examples begin and end is decided in `batches`.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, PreTrainedModel
+
+NAME = "rows"
+PLAIN = "sdpa"
+# Above this length a row's scores take more memory than their speed is worth.
+LONGEST_WITH_SCORES = 1024
+PROBE_LENGTHS = (7, 4)
+PROBE_TOLERANCE = 0.02
+
+
+def row_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **how: Any,
+) -> tuple[Tensor, None]:
+    """Attend causally within each row: query [1, heads, tokens, d] -> [1, tokens, heads, d].
+
+    `row_lengths` reaches this function as a keyword of the model's forward; `scaling` comes from
+    the attention layer.
+    """
+    row_lengths: Sequence[int] = how.get("row_lengths", ())
+    if sum(row_lengths) != query.shape[2] or attention_mask is not None:
+        raise ValueError("row attention needs row_lengths that add up to the tokens, and no mask")
+    scale = how.get("scaling") or query.shape[-1] ** -0.5
+    rows = zip(
+        query[0].split(list(row_lengths), 1),
+        key[0].split(list(row_lengths), 1),
+        value[0].split(list(row_lengths), 1),
+        strict=True,
+    )
+    attend = attend_by_scores if query.device.type == "cpu" else attend_fused
+    outputs = [
+        (attend if q.shape[1] <= LONGEST_WITH_SCORES else attend_fused)(q, k, v, scale)
+        for q, k, v in rows
+    ]
+    return torch.cat(outputs, 1).transpose(0, 1)[None], None
+
+
+def attend_by_scores(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Attend by plain matrix products, [heads, n, d]: on a CPU faster than its fused kernel.
+
+    The query heads that share a key are folded into the rows of one product.
+    """
+    heads, length, width = query.shape
+    shared = key.shape[0]
+    group = heads // shared
+    folded = query.reshape(shared, group * length, width)
+    mask = causal_mask(length, group, query.dtype)
+    scores = torch.baddbmm(mask, folded, key.transpose(1, 2), alpha=scale)
+    return (scores.softmax(-1) @ value).view(heads, length, width)
+
+
+def attend_fused(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Attend through torch's fused kernel, [heads, n, d]: memory grows with n only."""
+    return functional.scaled_dot_product_attention(
+        query[None], key[None], value[None], is_causal=True, scale=scale, enable_gqa=True
+    )[0]
+
+
+@lru_cache(maxsize=16)
+def causal_mask(length: int, group: int, dtype: torch.dtype) -> Tensor:
+    """Make the additive causal mask of `group` stacked rows, [1, group * length, length]."""
+    later = torch.full((length, length), -torch.inf, dtype=dtype).triu(1)
+    return later.repeat(group, 1)[None]
+
+
+@torch.no_grad()
+def rows_fit(model: PreTrainedModel, longest: int) -> tuple[bool, str]:
+    """Tell whether the model computes the same with its examples side by side, and why (not).
+
+    The model is asked: two short texts, each on its own and both in one row. What two short texts
+    cannot show (windows, dropout) is read from its configuration.
+    """
+    config = model.config.get_text_config(decoder=True)
+    window = getattr(config, "sliding_window", None)
+    if window is not None and window < longest and uses_window(config):
+        return False, f"the model looks back {window} tokens only"
+    if getattr(config, "attention_dropout", 0):
+        return False, "the model drops parts of its attention"
+    ids = torch.arange(sum(PROBE_LENGTHS), device=model.device)[None] % config.vocab_size
+    positions = torch.cat([torch.arange(n, device=model.device) for n in PROBE_LENGTHS])[None]
+    texts = ids.split(PROBE_LENGTHS, 1)
+    decoder = model.get_decoder()
+    alone = torch.cat([decoder(text, use_cache=False).last_hidden_state for text in texts], 1)
+    use_rows(model)
+    try:
+        together = decoder(
+            ids, position_ids=positions, use_cache=False, row_lengths=PROBE_LENGTHS
+        ).last_hidden_state
+    except (TypeError, ValueError, RuntimeError) as error:
+        model.set_attn_implementation(PLAIN)
+        return False, f"the model does not take it ({type(error).__name__})"
+    difference = (alone - together).float().norm() / alone.float().norm()
+    if not difference < PROBE_TOLERANCE:
+        model.set_attn_implementation(PLAIN)
+        return False, "the model's examples are not independent of each other"
+    return True, "examples lie side by side, none is padded"
+
+
+def uses_window(config: object) -> bool:
+    """Tell whether any layer has a sliding window."""
+    layers = getattr(config, "layer_types", None)
+    return layers is None or any("sliding" in kind for kind in layers)
+
+
+def use_rows(model: PreTrainedModel) -> None:
+    """Switch the model to row attention; `model.set_attn_implementation("sdpa")` switches back."""
+    AttentionInterface.register(NAME, row_attention)
+    model.set_attn_implementation(NAME)
