@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sftplay_ui.engine.atomic_file import replace_text
 from sftplay_ui.engine.errors import DataError
 
 METRICS_FILE = "metrics.json"
@@ -49,12 +50,12 @@ class Evaluation:
     data_path: str
     rows: int
     left_out: Mapping[str, int]
+    trained_on: int
     before: Mapping[str, float]
     after: Mapping[str, float]
     differences: tuple[Difference, ...]
     judgement: Judgement
     verdict: str
-    seconds: float = 0.0
 
     def difference(self, metric: str) -> Difference | None:
         """Find the difference of one metric."""
@@ -88,9 +89,9 @@ class AnswerPair:
 def write_evaluation(folder: Path, evaluation: Evaluation, pairs: Sequence[AnswerPair]) -> None:
     """Write both files, each in one move; the result last, so it stands for a whole evaluation."""
     lines = "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs)
-    write_whole(folder / SAMPLES_FILE, lines)
+    replace_text(folder / SAMPLES_FILE, lines)
     text = json.dumps(evaluation.to_json(), ensure_ascii=False, indent=2)
-    write_whole(folder / METRICS_FILE, text + "\n")
+    replace_text(folder / METRICS_FILE, text + "\n")
 
 
 def read_evaluation(folder: Path) -> Evaluation | None:
@@ -117,13 +118,6 @@ def read_answers(folder: Path) -> list[AnswerPair]:
         return []
     except (ValueError, TypeError) as error:
         raise damaged(path) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one move, so that no reader sees half of it."""
-    staged = path.with_name(f".{path.name}.staged")
-    staged.write_text(text, encoding="utf-8")
-    staged.replace(path)
 
 
 def damaged(path: Path) -> DataError:

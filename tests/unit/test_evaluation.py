@@ -21,6 +21,7 @@ RESULT = Evaluation(
     data_path="data/processed/test.jsonl",
     rows=1,
     left_out={"no reference": 2},
+    trained_on=0,
     before={"rougeL": 0.1},
     after={"rougeL": 0.4},
     differences=(Difference("rougeL", 0.1, 0.4, 0.2, 0.5, 1, 0, 0),),
