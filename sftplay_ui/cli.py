@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from sftplay_ui import __version__
 from sftplay_ui.commands import FAILED, STOPPED, Answer, Context
 from sftplay_ui.console import Reporter, print_failure, print_json
 from sftplay_ui.engine.errors import SFTPlayError
@@ -121,6 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="SFT-Play without the window. `launch.py` alone opens the window; "
         "`launch.py test` runs the tests.",
     )
+    parser.add_argument("--version", action="version", version=f"SFT-Play {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.add_arguments(commands.add_parser(name, parents=[common], help=command.help))
