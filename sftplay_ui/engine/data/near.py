@@ -109,7 +109,8 @@ def _common_runs(texts: Texts, data: npt.NDArray[np.uint8], rows: Rows) -> npt.N
         runs, owner = _runs(texts, data, chunk)
         # once per row: a word repeated inside one question is not common for that
         slots = _slots(runs).astype(np.int64)
-        once = np.unique(owner * np.int64(1 << COUNT_BITS) + slots)
+        once = np.sort(owner * np.int64(1 << COUNT_BITS) + slots)
+        once = once[np.flatnonzero(np.diff(once, prepend=-1))]
         np.add.at(counts, once & np.int64((1 << COUNT_BITS) - 1), 1)
     limit = max(COMMON_AT_LEAST, COMMON_SHARE * len(rows))
     return counts > limit

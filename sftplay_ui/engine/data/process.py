@@ -34,6 +34,7 @@ from sftplay_ui.engine.data.shapes import (
 )
 from sftplay_ui.engine.data.split import LEFT_OUT, SPLITS, Sizes, assign_splits
 from sftplay_ui.engine.data.staging import Input, Staged, stage, staged_lines
+from sftplay_ui.engine.data.table import journal_of
 from sftplay_ui.engine.data.tally import Occurrence
 from sftplay_ui.engine.errors import DataError, DiskFullError
 from sftplay_ui.engine.report import LengthReport, ProcessReport, SourceReport
@@ -291,6 +292,8 @@ def _move_into_place(folder: Path, written: dict[str, Path], paths: dict[str, Pa
         for staged, _ in moves:
             _flush_to_disk(staged)
         for staged, target in moves:
+            # what could be taken back was about the earlier set
+            journal_of(target).unlink(missing_ok=True)
             staged.replace(target)
     except OSError as error:
         raise _disk_error(home, error) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from sftplay_ui.engine.config import DataConfig
 from sftplay_ui.engine.data.bytes_in import check_readable, unreadable
 from sftplay_ui.engine.data.header_words import ALL_WORDS, plain_name
+from sftplay_ui.engine.data.hub_data import fetch_data_set, is_hub_name, parse_hub_name
 from sftplay_ui.engine.data.question_lines import looks_like_questions
 from sftplay_ui.engine.data.rows import ReadOptions
 from sftplay_ui.engine.errors import DataError
@@ -26,9 +27,14 @@ def raw_paths(config: DataConfig, workspace: Workspace) -> list[Path]:
             f"(data/samples/{DEFAULT_SAMPLE}).",
         )
     named = [config.raw_path] if isinstance(config.raw_path, str) else config.raw_path
-    paths = [workspace.resolve(name) for name in named]
-    for path in paths:
-        check_readable(path)
+    paths: list[Path] = []
+    for name in named:
+        path = workspace.resolve(name)
+        if is_hub_name(name) and not path.exists():
+            paths += fetch_data_set(parse_hub_name(name), workspace)
+        else:
+            check_readable(path)
+            paths.append(path)
     return paths
 
 

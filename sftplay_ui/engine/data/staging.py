@@ -24,7 +24,7 @@ from sftplay_ui.engine.data.row_checks import Measure, check_example
 from sftplay_ui.engine.data.rows import BrokenRow, Place, Row, Source
 from sftplay_ui.engine.data.scripts import main_script
 from sftplay_ui.engine.data.shapes import RoleMapping
-from sftplay_ui.engine.data.split import hash_text, plain_question
+from sftplay_ui.engine.data.split import hash_bytes, hash_text, plain_question
 from sftplay_ui.engine.data.tally import Occurrence, Tally, excerpt
 
 EXAMPLES_NAME = "examples.jsonl"
@@ -210,7 +210,7 @@ class _Writer(AbstractContextManager["_Writer"]):
         columns.question.append(name)
         columns.prompt.append(hash_text(f"{system}\n{question}") if system else name)
         columns.answer.append(hash_text(" ".join(answer.split())))
-        columns.record.append(hash_text(record.decode()))
+        columns.record.append(hash_bytes(record))
         columns.question_bytes.append(len(spooled))
         columns.chars.append(len(asked) + len(answer))
         columns.line.append(place.line)

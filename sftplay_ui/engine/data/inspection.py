@@ -1,0 +1,144 @@
+"""A first look at a raw file: what it is, how it is read, and what its first rows become.
+
+The look reads little; `check_data` reads everything, with the same code that processes it.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.data.convert import Rejected, convert
+from sftplay_ui.engine.data.doctor import diagnose
+from sftplay_ui.engine.data.examples import Example
+from sftplay_ui.engine.data.process import (
+    no_rows,
+    refuse_nothing,
+    sample_values,
+    settle_mapping,
+    staging_folder,
+)
+from sftplay_ui.engine.data.readers import open_source
+from sftplay_ui.engine.data.rows import BrokenRow, Facts, ReadOptions
+from sftplay_ui.engine.data.shapes import Column, RoleMapping, describe_columns, guess_mapping
+from sftplay_ui.engine.data.staging import Input, Staged, stage
+from sftplay_ui.engine.data.tally import Tally
+from sftplay_ui.engine.errors import DataError, SFTPlayError
+from sftplay_ui.engine.report import describe
+from sftplay_ui.engine.workspace import user_cache
+
+LOOKED_AT_ROWS = 2000
+PREVIEW_EXAMPLES = 10
+
+Verdict = Literal["accept", "accept_with_warning", "reject"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """One example as it would be written, and where it is from."""
+
+    place: str
+    example: Example
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A raw file at a glance; `problems` and `changes` cover the first `rows` rows only."""
+
+    path: Path
+    facts: Facts
+    columns: tuple[Column, ...]
+    mapping: RoleMapping
+    preview: tuple[Preview, ...]
+    problems: Tally
+    changes: Tally
+    rows: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The verdict on a file, sentences that count and name places, and the number of rows."""
+
+    verdict: Verdict
+    messages: tuple[str, ...]
+    rows: int
+
+
+def inspect_file(
+    path: Path,
+    options: ReadOptions | None = None,
+    *,
+    mapping: RoleMapping | None = None,
+    previews: int = PREVIEW_EXAMPLES,
+) -> Inspection:
+    """Look at a raw file: facts, columns, the mapping (guessed unless given), first examples.
+
+    Raises DataError where the file cannot be read at all.
+    """
+    source = open_source(path, options)
+    values = sample_values(source)
+    if not values:
+        raise DataError(no_rows(source), "Choose a file that has rows, or another encoding.")
+    mapping = mapping or guess_mapping(values)
+    tables = [value for value in values if isinstance(value, dict)]
+    problems, changes = Tally(), Tally()
+    preview: list[Preview] = []
+    rows = 0
+    for row in itertools.islice(source.rows(), LOOKED_AT_ROWS):
+        rows += 1
+        if isinstance(row, BrokenRow):
+            problems.add(row.kind, row.place, row.reason)
+            continue
+        if not mapping.is_usable:
+            continue
+        result = convert(row.value, mapping)
+        if isinstance(result, Rejected):
+            problems.add(result.kind, row.place, result.reason)
+            continue
+        for change in (*row.changes, *result.changes):
+            changes.add(change, row.place, result.examples[0].reference)
+        preview += [Preview(str(row.place), e) for e in result.examples][: previews - len(preview)]
+    columns = tuple(describe_columns(tables))
+    complete = rows < LOOKED_AT_ROWS
+    return Inspection(
+        path, source.facts, columns, mapping, tuple(preview), problems, changes, rows, complete
+    )
+
+
+def check_data(
+    path: Path, options: ReadOptions | None = None, *, config: RunConfig | None = None
+) -> CheckResult:
+    """Read a whole raw file the way `process` does and say what would become of it.
+
+    Never raises for what is in the file: a file that cannot be used is the verdict `reject`.
+    """
+    config = config or RunConfig()
+    staged = Staged(path, ())
+    try:
+        source = open_source(path, options)
+        given = Input(source, settle_mapping(source, config))
+        # not beside the file, which may lie where nothing can be written
+        with staging_folder(user_cache()) as folder:
+            staged = stage([given], folder, fixes=config.data.fixes)
+            refuse_nothing(staged)
+            findings = diagnose(staged, config.data.fixes).findings
+    except SFTPlayError as error:
+        return CheckResult("reject", (error.what, error.fix), staged.rows)
+    messages = [*_counted(staged.dropped, "left out"), *_counted(staged.changed, "changed")]
+    messages += [f"{f.title}: {f.count:,}, first at {f.examples[0].place}." for f in findings]
+    messages += [note for note in source.facts.notes if "called" in note]
+    if given.mapping.confidence != "high":
+        messages.append(f"The columns are a guess: {given.mapping.reason}.")
+    verdict: Verdict = "accept_with_warning" if messages else "accept"
+    return CheckResult(verdict, tuple(messages), staged.rows)
+
+
+def _counted(tally: Tally, what: str) -> Sequence[str]:
+    return [
+        f"{count:,} {what}: {describe(kind)}, first at {tally.shown[kind][0].place}"
+        + (f" ({tally.shown[kind][0].text})." if tally.shown[kind][0].text else ".")
+        for kind, count in tally.counts.items()
+    ]
