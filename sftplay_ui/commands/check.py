@@ -19,7 +19,7 @@ from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.errors import DataError, SFTPlayError
 from sftplay_ui.engine.model_store import find_model
 from sftplay_ui.engine.runs import check_run_name
-from sftplay_ui.engine.template_check import check_template
+from sftplay_ui.engine.template_check import check_template_file
 from sftplay_ui.engine.templates import choose_template
 from sftplay_ui.engine.workspace import Workspace
 
@@ -60,14 +60,6 @@ def check_config(path: Path, workspace: Workspace) -> CheckResult:
     """Read a configuration with all its includes."""
     loaded = load_config(path, (), workspace)
     return CheckResult.of(faults=[], warnings=list(loaded.warnings))
-
-
-def check_template_file(path: Path) -> CheckResult:
-    """Look a template over and try it in a process of its own."""
-    try:
-        return check_template(path.read_text(encoding="utf-8"), name=path.name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SFTPlayError(f"{path} cannot be read as text ({error}).", "Check the path.") from None
 
 
 def check_name(name: str, workspace: Workspace) -> CheckResult:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from sftplay_ui.engine.data.examples import Example, Message, RenderedExample
 from sftplay_ui.engine.errors import ModelError, TemplateError
+from sftplay_ui.engine.special_tokens import SpecialTokens
 from sftplay_ui.engine.templates import ChatTemplate, choose_template, load_template
 from sftplay_ui.engine.tokens import (
     TokenisedExample,
@@ -182,6 +184,41 @@ def test_the_view_shows_every_character_once_with_its_state(
     ]
     shown = [n for p in pieces if p.state == "learned" for n in p.ids]
     assert shown == [n for n, f in zip(tokens.input_ids, tokens.learned, strict=True) if f]
+
+
+def sentencepiece_like(*, legacy: bool) -> Tokeniser:
+    """Build what Llama 2, Mistral and Gemma use: blanks as marks, unknown characters as bytes."""
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    names += [chr(code) for code in range(33, 127)] + ["▁"]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True)
+    )
+    if legacy:
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.add_special_tokens([AddedToken(n, special=True) for n in ("<s>", "</s>")])
+    return Tokeniser(tokenizer, SpecialTokens("<s>", True, "</s>", (2,), "", 0, frozenset()))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", ["mistral", "plain", "zephyr", "alpaca"])
+def test_tokenizers_that_mark_blanks_learn_exactly_the_answers(name: str, legacy: bool) -> None:
+    tokeniser = sentencepiece_like(legacy=legacy)
+    template = load_template(BUNDLED / f"{name}.jinja", bos="<s>", eos="</s>")
+    example = chat("Hi 🎉", "東京 is a\n\n  city 🎉.", "Q", "A")
+    tokens = tokenise(example, template, tokeniser, 999)
+    learned = "".join(tokens.text[start:end] for start, end in tokens.spans)
+    assert learned_text(tokens, tokeniser).lstrip() == learned.lstrip()
+    assert "".join(piece.text for piece in token_view(tokens, tokeniser)) == tokens.text
+    prompt = prompt_ids(example.prompt, template, tokeniser)
+    assert list(tokens.input_ids[: len(prompt)]) == prompt
 
 
 @settings(max_examples=60, deadline=None)

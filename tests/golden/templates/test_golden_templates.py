@@ -13,7 +13,7 @@ from tokenizers import AddedToken
 from sftplay_ui.engine.data.examples import Example, Message
 from sftplay_ui.engine.learned_spans import learned_spans
 from sftplay_ui.engine.special_tokens import SpecialTokens
-from sftplay_ui.engine.templates import ChatTemplate, load_template
+from sftplay_ui.engine.templates import ChatTemplate, choose_template, load_template
 from sftplay_ui.engine.tokens import Tokeniser, prompt_ids, tokenise
 from tests import doubles
 
@@ -130,6 +130,19 @@ def test_transformers_renders_the_same_text(name: str, tiny_tokenizer: Path) -> 
             )
             ours = template.render(messages[: len(turns)], add_generation_prompt=prompt)
             assert ours == theirs
+
+
+def test_transformers_counts_the_same_tokens(tiny_tokenizer: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    tokeniser = Tokeniser.load(tiny_tokenizer)
+    template = choose_template(tiny_tokenizer, None, TEMPLATES)
+    for messages in CHATS.values():
+        records = [{"role": m.role, "content": m.content} for m in messages]
+        theirs = tokenizer.apply_chat_template(records, tokenize=True, return_dict=False)
+        ours = tokenise(Example(tuple(messages)), template, tokeniser, 10_000).input_ids
+        assert list(ours) == theirs
 
 
 if __name__ == "__main__":
