@@ -62,7 +62,11 @@ def detect_table(path: Path, encoding: str, options: ReadOptions) -> Table:
     if not records:
         raise DataError(f"{path.name} has no readable row.", "Choose another file.")
     width = _usual_width(records)
-    start = next(n for n, record in enumerate(records) if len(record.cells or ()) == width)
+    start = next(
+        n
+        for n, record in enumerate(records)
+        if len(record.cells or ()) == width and not _is_hint(record)
+    )
     first = records[start].cells or []
     rest = [record.cells for record in records[start + 1 :] if record.cells]
     header = _is_header(first, rest) if options.header is None else options.header
@@ -187,6 +191,10 @@ def _wanted_delimiters(path: Path, encoding: str, wanted: str) -> tuple[str, ...
     if first and first.lower().startswith("sep=") and len(first.strip("\n")) == 5:
         return (first[4],)
     return DELIMITERS
+
+
+def _is_hint(record: Record) -> bool:
+    return record.line == 1 and record.cells == ["sep=", ""]
 
 
 def _sample(path: Path, encoding: str, delimiter: str) -> list[Record]:

@@ -54,6 +54,8 @@ WESTERN = frozenset(
     "àâäáãåæçéèêëíìîïñóòôöõøœúùûüÿßÀÂÄÁÃÅÆÇÉÈÊËÍÌÎÏÑÓÒÔÖÕØŒÚÙÛÜ«»‹›„“”‘’‚…–—€£§°·¿¡ºª\xa0®©™²³½"
 )
 WESTERN_COUSINS = ("cp1250", "cp1254", "cp1257", "cp1258", "iso8859_2", "cp1252")
+# no text holds many of these; tab, line feed, return, form feed and escape are left out
+CONTROLS = bytes(code for code in range(32) if code not in (9, 10, 12, 13, 27, 30, 31, 1))
 UNDECODED = re.compile("[\udc80-\udcff]")
 
 
@@ -78,6 +80,7 @@ def detect_encoding(path: Path, wanted: str = "auto") -> Encoding:
             return Encoding(name, "the file begins with its byte order mark")
     if b"\0" in head:
         return _with_zero_bytes(path, head)
+    _refuse_binary(path, head)
     damaged = _first_bytes_outside_utf8(path)
     if not damaged:
         return Encoding("utf-8", "every byte is valid UTF-8")
@@ -110,7 +113,8 @@ def numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, str | None]
 def _chosen(wanted: str, head: bytes) -> Encoding:
     try:
         name = codecs.lookup(wanted).name
-        b"".decode(name)
+        # refuses codecs that are no text, such as zip
+        io.TextIOWrapper(io.BytesIO(), encoding=name)
     except (LookupError, ValueError):
         raise DataError(
             f'"{wanted}" is no text encoding.', f"Use one of {', '.join(CHOICES)}."
@@ -132,12 +136,16 @@ def _with_zero_bytes(path: Path, head: bytes) -> Encoding:
     likely = max(ends, key=lambda name: ends[name])
     if ends[likely]:
         return Encoding(likely, "its line ends are two bytes wide")
-    if head.count(0) > 0.02 * len(head):
+    _refuse_binary(path, head)
+    return Encoding("utf-8", "text with stray zero bytes")
+
+
+def _refuse_binary(path: Path, head: bytes) -> None:
+    if len(head) - len(head.translate(None, CONTROLS)) > 0.02 * len(head):
         raise DataError(
-            f"{path.name} is not text (it is full of zero bytes).",
+            f"{path.name} is not text (it is full of control characters).",
             "Choose a JSON, JSONL, CSV, TSV, Parquet, Arrow or XLSX file.",
         )
-    return Encoding("utf-8", "text with stray zero bytes")
 
 
 def _line_ends(head: bytes, name: str) -> int:
