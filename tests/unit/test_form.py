@@ -1,4 +1,4 @@
-"""The form: every control comes from its setting, and what it holds comes back as a checked configuration."""
+"""The form: every control comes from its setting, and what it holds comes back checked."""
 
 import gradio as gr
 import pytest

@@ -35,7 +35,8 @@ def live(workspace: Workspace) -> Iterator[LiveRuns]:
 def wait_for(what: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not what():
-        assert time.monotonic() < deadline, "it did not happen"
+        if time.monotonic() > deadline:
+            raise TimeoutError
         time.sleep(0.02)
 
 
