@@ -93,6 +93,9 @@ class DataConfig(Section):
     )
     encoding: str = Field("auto", description="Text encoding of the raw file.")
     delimiter: str = Field("auto", description="Column separator of CSV and TSV files.")
+    header: bool | Auto = Field(
+        "auto", description="Whether the first row of a table names its columns."
+    )
     sheet: str | None = Field(None, description="Sheet of an XLSX file; the first by default.")
     train_path: str = Field("data/processed/train.jsonl", description="Examples to learn from.")
     val_path: str = Field("data/processed/val.jsonl", description="Examples to watch.")

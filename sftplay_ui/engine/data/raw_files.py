@@ -40,7 +40,8 @@ def raw_paths(config: DataConfig, workspace: Workspace) -> list[Path]:
 
 def read_options(config: DataConfig) -> ReadOptions:
     """Give the settings that decide how a file is read."""
-    return ReadOptions(config.encoding, config.delimiter, config.sheet)
+    header = None if config.header == "auto" else config.header
+    return ReadOptions(config.encoding, config.delimiter, config.sheet, header)
 
 
 def keep_copy(path: Path, workspace: Workspace) -> Path:
