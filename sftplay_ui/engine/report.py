@@ -6,6 +6,7 @@ Counting is done where the rows are; this module only carries and words the resu
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sftplay_ui.engine.data.findings import Finding
@@ -121,6 +122,32 @@ class ProcessReport:
             lines.append(f"{title}: {count:,} {describe(kind)}")
             lines += _shown(self.examples.get(kind, ()))
         return lines
+
+
+def read_report(path: Path) -> ProcessReport | None:
+    """Read the report of the last `process`; None where there is none or another version wrote it."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return ProcessReport(
+            **record
+            | {
+                "examples": {k: _occurrences(cases) for k, cases in record["examples"].items()},
+                "findings": tuple(
+                    Finding(**found | {"examples": _occurrences(found["examples"])})
+                    for found in record["findings"]
+                ),
+                "fixes": tuple(record["fixes"]),
+                "sources": tuple(SourceReport(**source) for source in record["sources"]),
+                "lengths": LengthReport(**record["lengths"]),
+                "notes": tuple(record["notes"]),
+            }
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _occurrences(cases: list[dict[str, str]]) -> tuple[Occurrence, ...]:
+    return tuple(Occurrence(**case) for case in cases)
 
 
 def describe(kind: str) -> str:

@@ -52,6 +52,8 @@ class Place:
     def sentence(self) -> str:
         if self.total == 0:
             return "<span class='muted'>nothing to show</span>"
+        if self.pages == self.total:
+            return f"<span class='muted'>{self.first:,} of {self.total:,}</span>"
         return (
             f"<span class='muted'>{self.first:,} to {self.last:,} of {self.total:,}, "
             f"page {self.page:,} of {self.pages:,}</span>"

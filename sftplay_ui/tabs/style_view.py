@@ -1,0 +1,115 @@
+"""Style's pictures as HTML: what changed in an example, and which of its tokens are learned.
+
+Every text of a person is escaped, and shown in its own direction.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+from sftplay_ui.engine.data.examples import Example, RenderedExample
+from sftplay_ui.engine.tokens import TokenisedExample, TokenPiece
+from sftplay_ui.tabs.markup import Figure, escape, figures
+
+DIFF_CHARS = 20_000
+TOKENS_SHOWN = 4_000
+LEGEND = (
+    "<ul class='legend' aria-label='Legend'>"
+    "<li><i class='tok learned'>learned</i> the model is trained to write this</li>"
+    "<li><i class='tok context'>context</i> it only reads this</li>"
+    "<li><i class='tok cut'>cut off</i> beyond the longest example</li>"
+    "<li><i class='tok context special'>mark</i> special token</li></ul>"
+)
+
+
+def turns(example: Example | RenderedExample) -> list[tuple[str, str]]:
+    """Give an example as role and text."""
+    if isinstance(example, RenderedExample):
+        return [("input", example.input), ("target", example.target)]
+    return [(message.role, message.content) for message in example.messages]
+
+
+def before_after(before: Example | RenderedExample, after: Example | RenderedExample) -> str:
+    """Show an example before and after, with what was taken out and put in marked by word."""
+    old, new = turns(before), turns(after)
+    # a system turn that appears has no partner among the old turns
+    if old[0][0] != "system" and new[0][0] == "system":
+        old = [("system", ""), *old]
+    pairs = list(zip_longest(old, new, fillvalue=("", "")))
+    left = "".join(turn(*a, marked(a[1], b[1], "del")) for a, b in pairs if a[0])
+    right = "".join(turn(*b, marked(a[1], b[1], "ins")) for a, b in pairs if b[0])
+    same = "" if old != new else "<p class='muted'>This example stays as it is.</p>"
+    return (
+        f"<div class='before-after'><section><h3>Before</h3>{left}</section>"
+        f"<section><h3>After</h3>{right}</section></div>{same}"
+    )
+
+
+def turn(role: str, text: str, body: str) -> str:
+    """Show one turn with its role."""
+    shown = body if text else "<span class='muted'>(none)</span>"
+    return (
+        f"<div class='turn {escape(role)}'><small>{escape(role)}</small>"
+        f"<div dir='auto'>{shown}</div></div>"
+    )
+
+
+def marked(before: str, after: str, tag: str) -> str:
+    """Mark what only one side has: `del` in the text before, `ins` in the text after."""
+    side = before if tag == "del" else after
+    if before == after or len(before) + len(after) > DIFF_CHARS:
+        return escape(side)
+    old, new = words(before), words(after)
+    parts = []
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        piece = escape("".join(old[a:b] if tag == "del" else new[c:d]))
+        parts.append(piece if kind == "equal" or not piece else f"<{tag}>{piece}</{tag}>")
+    return "".join(parts)
+
+
+def words(text: str) -> list[str]:
+    """Cut a text into words and the blanks between them."""
+    return re.findall(r"\s+|[^\s]+", text)
+
+
+def token_figures(tokenised: TokenisedExample) -> str:
+    """Count tokens: all, learned, and what does not fit."""
+    kept, learned = len(tokenised.input_ids), tokenised.learned_count
+    share = f"{learned / kept:.0%} of what the model sees" if kept else ""
+    whole = learned + tokenised.cut_learned
+    lost = f"{tokenised.cut_learned / whole:.0%} of the answer is lost" if whole else ""
+    cells = [
+        Figure("Tokens", f"{kept:,}", "one example, as trained"),
+        Figure("Learned", f"{learned:,}", share),
+        Figure("Cut off", f"{tokenised.cut_tokens:,}", lost if tokenised.cut_tokens else "it fits"),
+    ]
+    return figures(cells)
+
+
+def token_view(pieces: Sequence[TokenPiece]) -> str:
+    """Colour a rendered example token by token; ids appear on hover."""
+    body = "".join(token(piece) for piece in pieces[:TOKENS_SHOWN])
+    more = len(pieces) - TOKENS_SHOWN
+    rest = f"<p class='muted'>{more:,} further tokens are not shown.</p>" if more > 0 else ""
+    return (
+        f"{LEGEND}<div class='tokens mono' role='region' tabindex='0' dir='auto' "
+        f"aria-label='The rendered example, token by token'>{body}</div>{rest}"
+    )
+
+
+def token(piece: TokenPiece) -> str:
+    """Show one piece; line breaks are made visible, since they are tokens too."""
+    ids = " ".join(map(str, piece.ids))
+    special = " special" if piece.special else ""
+    names = {"learned": "learned", "context": "context", "cut": "cut off"}
+    text = escape(piece.text).replace("\n", "<span class='eol'>↵</span>\n")
+    return (
+        f"<span class='tok {piece.state}{special}' title='token {ids}, {names[piece.state]}'>"
+        f"{text}</span>"
+    )
+
+
+def messages_list(messages: Iterable[str]) -> str:
+    """List findings of a check."""
+    return "<ul class='warns'>" + "".join(f"<li>{escape(one)}</li>" for one in messages) + "</ul>"
