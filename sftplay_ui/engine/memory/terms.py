@@ -1,0 +1,229 @@
+"""The closed form: bytes of every part of a training step, at the moment when most are needed.
+
+A term is a number of bytes times a width of the model, for each token (and layer). The numbers of our
+own ways come from steps taken with tensors without data (`benchmarks/memory_oracle.py`), where they
+are exact within 2 %; those of `STOCK` and `AUTOCAST` are fits to the same kind of steps, within 0.4 %
+where the loss is what needs most and -6 to +8 % where the layers' backward pass is. bf16 and fp16 cost
+the same. What a device adds around these bytes is left to `estimate`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sftplay_ui.engine.memory.shapes import ModelShape
+
+Loss = Literal["chunked", "selected", "all"]
+CHUNK = 256
+# AdamW keeps two fp32 numbers for each weight; in 8 bits two bytes and their scales.
+ADAM_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03}
+# bitsandbytes pages weights of at least 100,000 numbers only, which LoRA matrices rarely reach.
+PAGED = "paged_adamw_8bit"
+PACKED_BYTES = 0.5
+# An fp32 scale for 64 weights; quantised again, an 8-bit one and fp32 scales for 256 of them.
+SCALE_BYTES, SCALE_BYTES_TWICE = 1 / 16, 1 / 63
+
+
+@dataclass(frozen=True)
+class PerToken:
+    """Bytes for one token as multiples of the model's widths (residual, query, key/value, feed-forward)."""
+
+    hidden: float = 0.0
+    query: float = 0.0
+    kv: float = 0.0
+    wide: float = 0.0
+
+    def of(self, shape: ModelShape) -> float:
+        return (
+            self.hidden * shape.hidden
+            + self.query * shape.query_width
+            + self.kv * shape.kv_width
+            + self.wide * shape.intermediate
+        )
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a step is computed: `kept` for each layer without recomputation, `backward` while one runs.
+
+    `head` counts the copies of the last hidden state around the loss; `table_bytes` is the size of
+    an embedding weight; `head_copies` and `adapter_copies` are bytes for each weight autocast casts.
+    """
+
+    table_bytes: int
+    residual_bytes: int
+    kept: PerToken
+    backward: PerToken
+    head: float
+    logit_bytes: int = 6
+    head_copies: int = 0
+    adapter_copies: int = 0
+    linear_copies: int = 0
+
+
+# Adapters through peft on 4-bit layers, which keeps an fp32 copy of every adapter's input.
+QLORA = Way(2, 2, PerToken(28, 8, 4, 10), PerToken(40, 8, 4, 14), 10)
+# Adapters fused with their 16-bit layer: one copy of the input.
+LORA = Way(2, 2, PerToken(14, 4, 4, 8), PerToken(18, 4, 4, 12), 10)
+FP32 = Way(4, 4, PerToken(20, 8, 8, 16), PerToken(28, 8, 8, 24), 17, logit_bytes=4)
+# All weights learn, in fp32; 16-bit copies of the linear layers live until the backward pass.
+FULL = Way(4, 4, PerToken(28, 4, 4, 8), PerToken(32, 4, 4, 18), 14, head_copies=4, linear_copies=2)
+FULL_FP32 = Way(4, 4, PerToken(28, 8, 8, 16), PerToken(36, 8, 8, 26), 17, logit_bytes=4)
+# Adapters under autocast: what fp16 needs.
+AUTOCAST = Way(2, 2, PerToken(24.8, wide=8.3), PerToken(wide=23), 8, adapter_copies=2)
+# peft's own preparation and the loss of transformers, for comparison: all else in fp32.
+STOCK = Way(4, 4, PerToken(26.5, wide=14.5), PerToken(wide=23), 4, head_copies=2)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One training step as numbers: what learns, in which form, and how many tokens at a time.
+
+    `adapter` counts LoRA weights (0 when all weights learn); `row` is the longest example where its
+    attention scores are kept (on a CPU), else 0.
+    """
+
+    mode: Literal["qlora", "lora", "full"]
+    way: Way
+    loss: Loss
+    adapter: int
+    optim: str
+    checkpointing: bool
+    tokens: int
+    learned: int
+    row: int = 0
+    double_quant: bool = False
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Bytes by what they are for."""
+
+    weights: float = 0.0
+    quant_state: float = 0.0
+    embedding_and_head: float = 0.0
+    adapter: float = 0.0
+    gradients: float = 0.0
+    optimizer: float = 0.0
+    activations: float = 0.0
+    logits: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return sum(vars(self).values())
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The moment of a step that needs most: its phase and its bytes."""
+
+    phase: Literal["loss", "backward", "embedding gradient"]
+    parts: Parts
+
+
+def peak(shape: ModelShape, setup: Setup) -> Peak:
+    """Find the phase that needs most; gradients and optimizer state of earlier steps are there."""
+    stays = resident(shape, setup)
+    phases = [
+        Peak("loss", with_parts(stays, *loss_phase(shape, setup))),
+        Peak("backward", with_parts(stays, *backward_phase(shape, setup))),
+    ]
+    if setup.mode == "full":
+        # head and embedding gradients as made, as scaled, as summed, beside those that are kept
+        last = 16.0 * shape.vocabulary * shape.hidden
+        phases.append(Peak("embedding gradient", with_parts(stays, 0.0, last)))
+    return max(phases, key=lambda phase: phase.parts.total)
+
+
+def with_parts(stays: Parts, activations: float, logits: float) -> Parts:
+    return Parts(**{**vars(stays), "activations": activations, "logits": logits})
+
+
+def resident(shape: ModelShape, setup: Setup) -> Parts:
+    """Count what lives through the whole step."""
+    linear, table = shape.linear_weights, setup.way.table_bytes
+    small = shape.other_weights * table
+    embedding = shape.embedding_weights * table
+    if setup.mode == "full":
+        learning = shape.parameters
+        return Parts(
+            weights=linear * table + small,
+            embedding_and_head=embedding,
+            gradients=4.0 * learning,
+            optimizer=0.0 if setup.optim == PAGED else ADAM_BYTES[setup.optim] * learning,
+        )
+    packed = setup.mode == "qlora"
+    scales = SCALE_BYTES_TWICE if setup.double_quant else SCALE_BYTES
+    return Parts(
+        weights=linear * (PACKED_BYTES if packed else table) + small,
+        quant_state=linear * scales if packed else 0.0,
+        embedding_and_head=embedding,
+        adapter=4.0 * setup.adapter,
+        gradients=4.0 * setup.adapter,
+        optimizer=ADAM_BYTES[setup.optim] * setup.adapter,
+    )
+
+
+def loss_phase(shape: ModelShape, setup: Setup) -> tuple[float, float]:
+    """Count activations and logits at the end of the forward pass."""
+    way, tokens, learned = setup.way, setup.tokens, setup.learned
+    vocabulary, head = shape.vocabulary, shape.vocabulary * shape.hidden
+    activations = kept(shape, setup) + way.linear_copies * shape.linear_weights
+    logits = float(way.head_copies * head)
+    match setup.loss:
+        case "chunked":
+            activations += way.head * shape.hidden * tokens + way.adapter_copies * setup.adapter
+            logits += way.logit_bytes * vocabulary * min(CHUNK, learned)
+        case "selected":
+            # logits of all tokens and their gradient, 16-bit; of the learned ones fp32 three times
+            logits += 4.0 * vocabulary * tokens + (12.0 * vocabulary + 4.0 * shape.hidden) * learned
+        case "all":
+            # log-softmax, its gradient and the result, each in fp32
+            logits += (12.0 * vocabulary + 4.0 * shape.hidden) * learned
+    if setup.mode == "full":
+        # the head's gradient in fp32, and the next chunk's share of it before it is added
+        logits += 8.0 * head
+    return activations, logits
+
+
+def backward_phase(shape: ModelShape, setup: Setup) -> tuple[float, float]:
+    """Count activations and the head's gradient while a layer's backward pass runs."""
+    way, tokens = setup.way, setup.tokens
+    layer = way.backward.of(shape) * tokens
+    scores = extras(shape, setup) * tokens
+    if setup.checkpointing:
+        unpacked = 2.0 * shape.largest_linear if setup.mode == "qlora" else 0.0
+        # weights are unpacked for one product at a time, beside less of the layer
+        narrow = way.kept.of(shape) * tokens + 4.0 * shape.hidden * tokens + unpacked
+        layer = max(layer, narrow) + scores
+    else:
+        layer = max(0.0, layer - way.kept.of(shape) * tokens)
+    activations = kept(shape, setup) + layer + way.linear_copies * shape.linear_weights
+    return activations, 8.0 * shape.vocabulary * shape.hidden if setup.mode == "full" else 0.0
+
+
+def kept(shape: ModelShape, setup: Setup) -> float:
+    """Count what the layers keep for the backward pass: their inputs, or all that they compute."""
+    if setup.checkpointing:
+        return float(shape.layers * setup.way.residual_bytes * shape.hidden * setup.tokens)
+    each = setup.way.kept.of(shape) + extras(shape, setup)
+    return shape.layers * each * setup.tokens
+
+
+def extras(shape: ModelShape, setup: Setup) -> float:
+    """Count a layer's bytes for each token that only some models or devices have."""
+    if setup.way in (STOCK, AUTOCAST):  # fitted to models of this kind as a whole
+        return 0.0
+    scores = shape.heads * setup.row * setup.way.residual_bytes
+    normed = 4.0 * (shape.query_width + shape.kv_width) if shape.normed_heads else 0.0
+    return 4.0 * shape.heads + scores + normed
+
+
+def way_of(mode: str, precision: str) -> Way:
+    """Choose how our own step is computed; fp16 adapters run under autocast."""
+    if mode == "full":
+        return FULL_FP32 if precision == "fp32" else FULL
+    if precision == "fp16":
+        return AUTOCAST
+    if precision == "fp32":
+        return FP32
+    return QLORA if mode == "qlora" else LORA
