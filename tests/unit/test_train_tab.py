@@ -1,0 +1,150 @@
+"""The Train tab's handlers: values in, values out, no browser."""
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.config_file import SETTINGS, load_config
+from sftplay_ui.engine.errors import RunNotFoundError
+from sftplay_ui.engine.workspace import Workspace
+from sftplay_ui.live import LiveRuns
+from sftplay_ui.tabs.train_tab import TrainTab
+from tests import stand_in
+
+# other tabs' settings, and what the tab sets itself
+ELSEWHERE = {"job", "data", "style", "evaluate", "generate", "merge", "chat"}
+
+
+@pytest.fixture
+def tab(workspace: Workspace) -> Iterator[TrainTab]:
+    live = LiveRuns(workspace)
+    made = TrainTab(workspace, live)
+    with gr.Blocks(analytics_enabled=False), gr.Tab("Train", elem_id="train") as page:
+        made.build(page)
+    yield made
+    live.close()
+
+
+def untouched(tab: TrainTab) -> dict:
+    return {control: control.value for control in {tab.source, *tab.form.inputs}}
+
+
+def test_every_setting_of_training_is_on_the_page_once(tab):
+    wanted = {
+        path for path in SETTINGS if path.split(".")[0] not in ELSEWHERE and path != "train.resume"
+    }
+    assert wanted <= set(tab.form.controls)
+
+
+def test_at_most_eight_controls_are_in_sight(tab):
+    essential = [path for path in tab.form.controls if SETTINGS[path].essential]
+    assert len(essential) + 2 <= 8  # and the preset and the choice of examples
+
+
+def test_the_untouched_page_asks_for_the_defaults(tab):
+    assert tab.config(untouched(tab)) == RunConfig()
+
+
+def test_the_choice_of_examples_sets_all_three_splits(tab):
+    config = tab.config({**untouched(tab), tab.source: "processed_with_style"})
+    assert config.data.train_path == "data/processed_with_style/train.jsonl"
+    assert config.data.val_path == "data/processed_with_style/val.jsonl"
+    assert config.data.test_path == "data/processed_with_style/test.jsonl"
+
+
+def test_the_examples_written_last_are_offered(tab, workspace):
+    assert tab.newest_source() == gr.skip()
+    for name in ("processed", "processed_with_style"):
+        path = workspace.data / name / "train.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n", encoding="utf-8")
+    os.utime(workspace.data / "processed" / "train.jsonl", (1, 1))
+    assert tab.newest_source() == "processed_with_style"
+
+
+def test_problems_are_said_beside_the_button_and_nothing_is_begun(tab, workspace):
+    filled = {
+        **untouched(tab),
+        tab.form.controls["train.learning_rate"]: "<b>fast</b>",
+        tab.form.controls["train.epochs"]: 0,
+    }
+    said = tab.start(filled)
+    assert "train.learning_rate" in said
+    assert "train.epochs" in said
+    assert "<b>" not in said
+    assert [*workspace.outputs.iterdir()] == []
+
+
+def test_a_second_start_names_the_run_that_is_in_the_way(tab, workspace):
+    living = stand_in.start(stand_in.make_run(workspace, "first"), "--pause", "30")
+    assert "first is running already" in tab.start(untouched(tab))
+    living.kill()
+    living.wait()
+
+
+def test_stop_asks_first_and_ends_the_run_when_asked_again(tab, workspace, monkeypatch):
+    monkeypatch.setattr("sftplay_ui.tabs.train_tab.GRACE_SECONDS", 0.1)
+    run = stand_in.make_run(workspace, "deaf")
+    process = stand_in.start(run, "--pause", "30")
+    assert "Press Stop again" in tab.stop("deaf")
+    assert run.is_alive()
+    assert "ended at once" in tab.stop("deaf")
+    process.wait(timeout=20)
+    assert not run.is_alive()
+    assert "not running" in tab.stop("deaf")
+
+
+def test_a_run_is_deleted_only_when_that_was_confirmed(tab, workspace):
+    run = stand_in.finish(stand_in.make_run(workspace, "old"), "--steps", "3")
+    assert tab.delete("") == ""
+    assert run.folder.exists()
+    assert "old is deleted" in tab.delete("old")
+    assert not run.folder.exists()
+    with pytest.raises(RunNotFoundError):
+        tab.delete("old")
+
+
+def test_the_settings_of_a_run_fill_the_form(tab, workspace):
+    run = stand_in.make_run(workspace, "model")
+    (run.folder / "worker.json").write_text("{}", encoding="utf-8")
+    filled = tab.reuse("model")
+    assert filled[tab.form.controls["train.epochs"]]["value"] == 3
+    assert filled[tab.form.controls["train.learning_rate"]]["value"] == "auto"
+
+
+def test_the_yaml_that_is_shown_is_the_run_that_would_start(tab, workspace):
+    filled = {
+        **untouched(tab),
+        tab.source: "rendered",
+        tab.form.controls["train.epochs"]: 2,
+        tab.form.controls["tuning.lora.target_modules"]: "[q_proj, v_proj]",
+    }
+    shown = tab.show(filled)
+    assert shown.startswith("python launch.py train")
+    assert "--set train.epochs=2" in shown
+    yaml = Path(workspace.root, "shown.yaml")
+    yaml.write_text(shown.split("--config FILE\n")[1], encoding="utf-8")
+    assert load_config(yaml, (), workspace).config == tab.config(filled)
+
+
+def test_the_command_that_is_shown_is_the_run_that_would_start(tab, workspace):
+    filled = {
+        **untouched(tab),
+        tab.form.controls["model.name"]: "my models/it's one",
+        tab.form.controls["tuning.lora.target_modules"]: "[q_proj, v_proj]",
+        tab.form.controls["train.packing"]: "off",
+    }
+    command = tab.show(filled).split("\n\n#")[0].replace("\\\n", " ")
+    words = shlex.split(command)[3:]
+    overrides = [word for word in words if word != "--set"]
+    assert load_config(None, overrides, workspace).config == tab.config(filled)
+
+
+def test_a_preset_fills_in_its_settings(tab):
+    filled = tab.use_preset("thorough")
+    assert filled[tab.form.controls["train.epochs"]]["value"] == 5
