@@ -19,7 +19,8 @@ PLAIN = "sdpa"
 # Above this length a row's scores take more memory than their speed is worth.
 LONGEST_WITH_SCORES = 1024
 PROBE_LENGTHS = (7, 4)
-PROBE_TOLERANCE = 0.02
+# Texts that mix differ by 0.7 and more; rounding to bf16 in 30 layers makes up to 0.06.
+PROBE_TOLERANCE = 0.2
 
 
 def row_attention(
@@ -94,7 +95,8 @@ def rows_fit(model: PreTrainedModel, longest: int) -> tuple[bool, str]:
         return False, f"the model looks back {window} tokens only"
     if getattr(config, "attention_dropout", 0):
         return False, "the model drops parts of its attention"
-    ids = torch.arange(sum(PROBE_LENGTHS), device=model.device)[None] % config.vocab_size
+    count = sum(PROBE_LENGTHS)
+    ids = torch.arange(1, count + 1, device=model.device)[None] * (config.vocab_size // (count + 1))
     positions = torch.cat([torch.arange(n, device=model.device) for n in PROBE_LENGTHS])[None]
     texts = ids.split(PROBE_LENGTHS, 1)
     decoder = model.get_decoder()
