@@ -16,8 +16,8 @@ from sftplay_ui.engine.data.staging import BITS, Staged
 from sftplay_ui.engine.data.tally import SHOWN, Occurrence
 from sftplay_ui.engine.errors import DataError
 
-# an example is an outlier beyond this many times the length that 99 of 100 stay below
-OUTLIER_FACTOR = 4
+# an example is an outlier beyond this many times the length that nine of ten stay below
+OUTLIER_FACTOR = 8
 OUTLIER_CHARS = 4000
 Mask = npt.NDArray[np.bool_]
 
@@ -96,7 +96,7 @@ def _set_masks(
         "near_duplicates": near,
     }
     if len(chars):
-        limit = max(OUTLIER_CHARS, OUTLIER_FACTOR * float(np.percentile(chars, 99)))
+        limit = max(OUTLIER_CHARS, OUTLIER_FACTOR * float(np.percentile(chars, 90)))
         masks["length_outliers"] = chars > limit
     return masks
 

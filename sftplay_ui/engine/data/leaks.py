@@ -14,8 +14,7 @@ import numpy.typing as npt
 from sftplay_ui.engine.data.examples import Example, RenderedExample, read_examples
 from sftplay_ui.engine.data.findings import Finding, make_finding
 from sftplay_ui.engine.data.near import Texts, near_groups
-from sftplay_ui.engine.data.split import SPLITS, Split, hash_text, plain_question
-from sftplay_ui.engine.data.staging import MAX_QUESTION_BYTES
+from sftplay_ui.engine.data.split import SPLITS, Split, bare_question, hash_text, plain_question
 from sftplay_ui.engine.data.tally import Tally
 
 TRAIN = SPLITS.index("train")
@@ -28,7 +27,7 @@ def find_leaks(paths: Mapping[Split, Path]) -> tuple[Finding, ...]:
         spool = Path(folder, "questions")
         with spool.open("wb") as stream:
             for split, question in _questions(paths):
-                spooled = question.encode()[:MAX_QUESTION_BYTES]
+                spooled = bare_question(question)
                 stream.write(spooled)
                 names.append(hash_text(question))
                 lengths.append(len(spooled))

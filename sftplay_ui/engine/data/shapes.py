@@ -172,7 +172,8 @@ def _by_turns(columns: Sequence[Column]) -> RoleMapping | None:
 
 def _by_names(columns: Sequence[Column]) -> RoleMapping | None:
     usable = [column for column in columns if column.kind not in ("nested", "turns")]
-    assistant = _best("assistant", [c for c in usable if c.kind != "empty"], ())
+    filled = [column for column in usable if column.kind != "empty"]
+    assistant = _best("assistant", filled, ()) or _best("assistant", usable, ())
     user = _best("user", usable, (assistant,))
     if user is None or assistant is None:
         return None

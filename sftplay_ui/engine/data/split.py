@@ -19,7 +19,10 @@ from sftplay_ui.engine.errors import DataError
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 LEFT_OUT = 255
+MAX_QUESTION_BYTES = 1000
 END_MARKS = "?!.。？！…؟;: \t\"'»”"
+# what may differ between two questions that ask the same; signs such as + and # may not
+PUNCTUATION = str.maketrans("", "", ",;:!?.'\"`´()[]{}‘’‚“”„«»…、，。？！：；（）「」『』—–؟،")
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -45,6 +48,12 @@ def plain_question(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split()).strip(END_MARKS)
+
+
+def bare_question(plain: str) -> bytes:
+    """Strip a plain question of punctuation, for comparison with others."""
+    bare = plain.translate(PUNCTUATION)
+    return bare.encode()[:MAX_QUESTION_BYTES]
 
 
 def hash_text(text: str) -> int:

@@ -24,12 +24,11 @@ from sftplay_ui.engine.data.row_checks import Measure, check_example
 from sftplay_ui.engine.data.rows import BrokenRow, Place, Row, Source
 from sftplay_ui.engine.data.scripts import main_script
 from sftplay_ui.engine.data.shapes import RoleMapping
-from sftplay_ui.engine.data.split import hash_bytes, hash_text, plain_question
+from sftplay_ui.engine.data.split import bare_question, hash_bytes, hash_text, plain_question
 from sftplay_ui.engine.data.tally import Occurrence, Tally, excerpt
 
 EXAMPLES_NAME = "examples.jsonl"
 QUESTIONS_NAME = "questions.txt"
-MAX_QUESTION_BYTES = 1000
 REPORT_EVERY = 2000
 # findings that decide about a single example; their bit says so until it is written or left out
 ROW_DROPS = (
@@ -201,7 +200,7 @@ class _Writer(AbstractContextManager["_Writer"]):
         asked = "\n".join([m.content for m in example.messages if m.role == "user"])
         answer = "\n".join([m.content for m in example.messages if m.role == "assistant"])
         question = plain_question(asked)
-        spooled = question.encode()[:MAX_QUESTION_BYTES]
+        spooled = bare_question(question)
         name = hash_text(question)
         system = example.system
         self._examples.write(record)

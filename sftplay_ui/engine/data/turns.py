@@ -143,7 +143,7 @@ def _in_order(messages: Sequence[Message], changes: list[str]) -> tuple[Message,
     if joined[begin].role == "assistant":
         changes.append("opening_answer_removed")
         del joined[begin]
-    if joined[-1].role != "assistant":
+    if joined and joined[-1].role != "assistant":
         changes.append("last_question_removed")
         del joined[-1]
     if len(joined) < begin + 2:
