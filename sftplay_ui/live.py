@@ -9,7 +9,7 @@ and a full queue holds up the file's reader only.
 import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -134,6 +134,8 @@ class LiveRuns:
         self.looked = 0.0
         self.device_looked = 0.0
         self.device: DeviceInfo | None = None
+        # who holds the device without doing a job puts it down when one begins
+        self.make_room: list[Callable[[], None]] = []
         self.look(force=True)
 
     def look(self, *, force: bool = False) -> None:
@@ -179,6 +181,8 @@ class LiveRuns:
 
     def start(self, config: RunConfig) -> Run:
         """Start a run, one at a time; DeviceBusyError names the run that is in the way."""
+        for give_way in self.make_room:
+            give_way()
         with self.lock:
             self.look(force=True)
             for row in self.listed:
@@ -193,6 +197,8 @@ class LiveRuns:
 
     def resume(self, name: str) -> Run:
         """Let a stopped, failed or lost run go on."""
+        for give_way in self.make_room:
+            give_way()
         with self.lock:
             run = resume_run(find_run(name, self.workspace))
             self.look(force=True)

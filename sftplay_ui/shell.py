@@ -11,6 +11,11 @@ import gradio as gr
 
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
+from sftplay_ui.tabs.chat_tab import ChatTab
+from sftplay_ui.tabs.data_tab import DataTab
+from sftplay_ui.tabs.evaluate_tab import EvaluateTab
+from sftplay_ui.tabs.merge_tab import MergeTab
+from sftplay_ui.tabs.style_tab import StyleTab
 from sftplay_ui.tabs.train_tab import TrainTab
 
 TITLE = "SFT-Play"
@@ -53,7 +58,7 @@ class Page(Protocol):
     def build(self, page: gr.Tab) -> None: ...
 
 
-TABS: tuple[type, ...] = (TrainTab,)
+TABS: tuple[type, ...] = (DataTab, StyleTab, TrainTab, EvaluateTab, ChatTab, MergeTab)
 
 
 def build_window(workspace: Workspace, live: LiveRuns) -> gr.Blocks:

@@ -125,7 +125,7 @@ class ProcessReport:
 
 
 def read_report(path: Path) -> ProcessReport | None:
-    """Read the report of the last `process`; None where there is none or another version wrote it."""
+    """Read the report of the last `process`; None where there is none of this version."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return ProcessReport(

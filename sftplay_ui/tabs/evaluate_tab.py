@@ -8,7 +8,7 @@ import gradio as gr
 from sftplay_ui.engine.config import RunConfig, Split
 from sftplay_ui.engine.errors import RunNotFoundError
 from sftplay_ui.engine.evaluation import read_answers, read_evaluation
-from sftplay_ui.engine.runs import Run, start_run
+from sftplay_ui.engine.runs import Run
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
 from sftplay_ui.tabs.evaluation_view import (
@@ -150,7 +150,7 @@ class EvaluateTab:
                 "base": bool(base),
             }
         )
-        started = start_run(config.model_copy(update={"evaluate": section}), self.workspace)
+        started = self.live.start(config.model_copy(update={"evaluate": section}))
         return note(f"Evaluating {run} as {started.name}.")
 
     def stop(self) -> None:
