@@ -1,10 +1,10 @@
-"""What a training step would allocate, found by taking it with tensors that have a shape and no data.
+"""What a training step would allocate, found by taking it with tensors that have no data.
 
-`python -m benchmarks.memory_oracle CONFIG.json --mode qlora --tokens 2048` runs the product's own model,
-loss and adapter code under torch's fake tensors and counts the live storages. The peak grows linearly
-with layers and with tokens, so four shallow steps tell that of the whole model. Slow (seconds) and
-exact where the closed form of `sftplay_ui.engine.memory` is instant and approximate; a test compares
-them. Kernels' workspaces, the CUDA context and the allocator's slack are not seen.
+`python -m benchmarks.memory_oracle CONFIG.json --mode qlora --tokens 2048` runs our own model,
+loss and adapter code under torch's fake tensors and counts the live storages. The peak grows
+linearly with layers and with tokens, so four shallow steps tell that of the whole model. It takes
+seconds and is exact where the closed form of `sftplay_ui.engine.memory` is instant and approximate;
+a test compares them. Kernels' workspaces, the CUDA context and the allocator's slack are not seen.
 """
 
 import argparse
@@ -154,9 +154,7 @@ def build(case: Case, layers: int) -> Prepared:
         use_lean_linears(model)
     attention.use_rows(base)
     if case.checkpointing:
-        base.gradient_checkpointing_enable(
-            {"use_reentrant": False, "preserve_rng_state": False}
-        )
+        base.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
     model.train()
     return Prepared(model, base, True, True, ())
 
@@ -210,7 +208,9 @@ def make_batch(case: Case, rows: int, length: int) -> MicroBatch:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path, help="config.json of a decoder-only model, or - (stdin)")
+    parser.add_argument(
+        "config", type=Path, help="config.json of a decoder-only model, or - (stdin)"
+    )
     parser.add_argument("--mode", choices=("qlora", "lora", "full"), default="qlora")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--rows", type=int, default=1)

@@ -52,6 +52,10 @@ def style_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", dest="folder_out", metavar="FOLDER", help="styled examples")
 
 
+def estimate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--card", type=float, metavar="GB", help="as if there were such a GPU")
+
+
 def train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", metavar="RUN", help="go on from a run's newest checkpoint")
 
@@ -95,6 +99,9 @@ COMMANDS = {
     "process": Command("data:process", "raw file to clean examples", process_arguments),
     "style": Command("data:style", "apply a style rule to the examples", style_arguments),
     "render": Command("data:render", "write the examples as text by the chat template"),
+    "estimate": Command(
+        "estimate:estimate_run", "will it fit, how long will it take", estimate_arguments
+    ),
     "train": Command("jobs:train", "fine-tune the base model", train_arguments),
     "eval": Command("jobs:evaluate", "score before and after tuning", eval_arguments),
     "infer": Command("infer:infer", "talk to the model, or answer a file", infer_arguments),

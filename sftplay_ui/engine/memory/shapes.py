@@ -15,7 +15,18 @@ ALL_LINEAR = "all-linear"
 # Families whose feed-forward layer is two products, without a gate.
 UNGATED = {"phi", "gpt2", "gpt_neox", "gptj", "opt", "bloom", "falcon", "starcoder2"}
 # Families that share embedding and head where config.json is silent.
-TIED = {"gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt", "bloom", "falcon", "t5", "cohere"}
+TIED = {
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma3_text",
+    "gpt2",
+    "opt",
+    "bloom",
+    "falcon",
+    "t5",
+    "cohere",
+}
 NORMS_PER_LAYER = {"gemma2": 4, "gemma3_text": 4, "gemma3": 4, "phi": 1}
 NORMS_OF_HEADS = {"qwen3", "gemma3_text", "gemma3"}
 BIASED_NORMS = {"phi", "gpt2", "gpt_neox", "gptj", "opt", "bloom", "falcon", "starcoder2"}
@@ -134,7 +145,7 @@ class ModelShape:
 
     @cached_property
     def largest_linear(self) -> int:
-        """Count the weights of the largest linear layer, which 4-bit loading unpacks one at a time."""
+        """Count the weights of the largest linear layer: 4-bit ones are unpacked one by one."""
         return max(layer.weights for _, layer in self.each_linear())
 
     def each_linear(self) -> Iterator[tuple[Block, Linear]]:
@@ -203,9 +214,7 @@ def decoder(config: Mapping[str, Any], family: str) -> ModelShape:
     )
 
 
-def attention(
-    config: Mapping[str, Any], family: str, query: int, kv: int
-) -> tuple[Linear, ...]:
+def attention(config: Mapping[str, Any], family: str, query: int, kv: int) -> tuple[Linear, ...]:
     """Read the linear layers of one attention layer, fused or not."""
     hidden = number(config, "hidden")
     bias = bool(config.get("attention_bias", family in BIASED_QKV))
@@ -227,7 +236,7 @@ def attention(
 def feed_forward(
     config: Mapping[str, Any], family: str, hidden: int, wide: int
 ) -> tuple[tuple[Linear, ...], int, int]:
-    """Read one feed-forward layer: its linear layers, or the weights of experts and their router."""
+    """Read one feed-forward layer: linear layers, weights of experts, weights of a router."""
     experts = config.get("num_local_experts") or config.get("num_experts") or 0
     if experts:
         each = config.get("moe_intermediate_size") or wide

@@ -1,10 +1,9 @@
 """The closed form: bytes of every part of a training step, at the moment when most are needed.
 
-A term is a number of bytes times a width of the model, for each token (and layer). The numbers of our
-own ways come from steps taken with tensors without data (`benchmarks/memory_oracle.py`), where they
-are exact within 2 %; those of `STOCK` and `AUTOCAST` are fits to the same kind of steps, within 0.4 %
-where the loss is what needs most and -6 to +8 % where the layers' backward pass is. bf16 and fp16 cost
-the same. What a device adds around these bytes is left to `estimate`.
+A term is a number of bytes times a width of the model, for each token (and layer). The numbers of
+our own ways come from steps taken with tensors without data (`benchmarks/memory_oracle.py`); those
+of `STOCK` and `AUTOCAST` are fits to the same kind of steps, within 0.4 % where the loss needs most
+and -6 to +8 % where the layers' backward pass does. What a device adds is left to `need`.
 """
 
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ SCALE_BYTES, SCALE_BYTES_TWICE = 1 / 16, 1 / 63
 
 @dataclass(frozen=True)
 class PerToken:
-    """Bytes for one token as multiples of the model's widths (residual, query, key/value, feed-forward)."""
+    """Bytes for one token as multiples of the model's widths: residual, query, kv, feed-forward."""
 
     hidden: float = 0.0
     query: float = 0.0
@@ -43,10 +42,12 @@ class PerToken:
 
 @dataclass(frozen=True)
 class Way:
-    """How a step is computed: `kept` for each layer without recomputation, `backward` while one runs.
+    """How a step is computed, in bytes.
 
-    `head` counts the copies of the last hidden state around the loss; `table_bytes` is the size of
-    an embedding weight; `head_copies` and `adapter_copies` are bytes for each weight autocast casts.
+    `kept` for each layer where nothing is recomputed, `backward` for the one layer that is;
+    `table_bytes` for an embedding weight, `residual_bytes` for a number between the layers, `head`
+    around the loss for each token and unit of width, `logit_bytes` for each score of a chunk. The
+    `..._copies` are for each weight that autocast casts.
     """
 
     table_bytes: int
@@ -109,7 +110,7 @@ class Parts:
 
     @property
     def total(self) -> float:
-        return sum(vars(self).values())
+        return float(sum(vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def kept(shape: ModelShape, setup: Setup) -> float:
     if setup.checkpointing:
         return float(shape.layers * setup.way.residual_bytes * shape.hidden * setup.tokens)
     each = setup.way.kept.of(shape) + extras(shape, setup)
-    return shape.layers * each * setup.tokens
+    return float(shape.layers * each * setup.tokens)
 
 
 def extras(shape: ModelShape, setup: Setup) -> float:

@@ -1,0 +1,94 @@
+"""From a configuration to bytes on a device: what a run of it would need here, at most.
+
+Every `auto` is decided by `resolve`, as the worker decides it. A verdict is left to `estimate`.
+"""
+
+from dataclasses import dataclass
+
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.device import DeviceInfo
+from sftplay_ui.engine.memory.lengths import TokenLengths
+from sftplay_ui.engine.memory.shapes import ModelShape
+from sftplay_ui.engine.memory.terms import Peak, Setup, peak, way_of
+from sftplay_ui.engine.resolve import ModelSize, Resolved, resolve
+
+GIB = 1 << 30
+# Blocks torch's allocator holds beside what is in use; replayed traces needed 2 to 14 % more.
+SLACK = 0.15
+# CUDA's own memory in a process that computes; taken over from others' figures, not measured.
+CUDA_CONTEXT = 0.7 * GIB
+# Python with torch, transformers and peft loaded, before any model.
+PROCESS = 0.75 * GIB
+LONGEST_WITH_SCORES = 1024
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a run needs at its worst moment, in bytes: tensors, slack around them, the process."""
+
+    resolved: Resolved
+    setup: Setup
+    peak: Peak
+    slack: float
+    context: float
+
+    @property
+    def device_bytes(self) -> int:
+        return int(self.peak.parts.total + self.slack + self.context)
+
+
+def need(
+    config: RunConfig, shape: ModelShape, device: DeviceInfo, lengths: TokenLengths | None = None
+) -> Need:
+    """Estimate what a training run needs; without lengths every example counts as the longest.
+
+    Raises ConfigError or BackendError for what the device cannot do at all.
+    """
+    longest = longest_example(config, lengths)
+    size = ModelSize(shape.parameters, shape.layers, shape.hidden, shape.intermediate)
+    resolved = resolve(config, device, size, longest)
+    setup = setup_of(config, shape, resolved, lengths, scores=device.kind == "cpu")
+    most = peak(shape, setup)
+    return Need(resolved, setup, most, SLACK * most.parts.total, context_bytes(device))
+
+
+def longest_example(config: RunConfig, lengths: TokenLengths | None) -> int:
+    """Name the longest example after the cut."""
+    cut = config.model.max_seq_len
+    return min(cut, lengths.longest) if lengths else cut
+
+
+def setup_of(
+    config: RunConfig,
+    shape: ModelShape,
+    resolved: Resolved,
+    lengths: TokenLengths | None,
+    *,
+    scores: bool,
+) -> Setup:
+    """Put the decided settings into numbers; `scores`: attention keeps them (as on a CPU)."""
+    longest, batch = longest_example(config, lengths), resolved.batch_size
+    tokens = longest * batch
+    share = 1.0
+    if lengths is not None:
+        share = lengths.learned_share
+        if config.train.packing is not False:
+            tokens = min(tokens, lengths.heaviest(batch))
+    lora = config.tuning.lora
+    learns_all = resolved.mode == "full"
+    return Setup(
+        mode=resolved.mode,
+        way=way_of(resolved.mode, resolved.precision),
+        loss="chunked" if shape.plain_head else "selected",
+        adapter=0 if learns_all else shape.adapter_weights(lora.r, lora.target_modules),
+        optim=resolved.optim,
+        checkpointing=resolved.gradient_checkpointing,
+        tokens=tokens,
+        learned=max(1, round(tokens * share)),
+        row=longest if scores and longest <= LONGEST_WITH_SCORES else 0,
+    )
+
+
+def context_bytes(device: DeviceInfo) -> float:
+    """Estimate what the process takes before any model: CUDA's context, or Python and libraries."""
+    return CUDA_CONTEXT if device.kind == "cuda" else PROCESS
