@@ -80,10 +80,6 @@ def with_run(config: RunConfig, run: str) -> RunConfig:
 
 def ask(config: RunConfig, question: str, context: Context) -> str:
     """Ask the tuned model one question."""
-    session = ChatSession.open(config, context.workspace)
-    try:
-        session.wait_ready()
+    with ChatSession.open(config, context.workspace) as session:
         messages = [Message("user", question)]
         return "".join(session.answer(messages, "tuned", config.generate))
-    finally:
-        session.close()
