@@ -108,12 +108,19 @@ def merge_run(config: RunConfig, context: Context) -> Answer:
     if isinstance(follow(run, context)[-1], RunStopped):
         return Answer({"run": run.name}, f"{run.name} stopped; nothing was left behind.", STOPPED)
     result = read_metrics(run)
-    same = "the same" if result["parity"]["same_tokens"] else "not the same"
     return Answer(
         result,
         f"Merged into {result['out']} ({result['bytes'] / 1e6:.0f} MB); "
-        f"it writes {same} tokens as base and adapter.",
+        f"{describe_parity(result['parity'])}.",
     )
+
+
+def describe_parity(parity: dict[str, Any] | None) -> str:
+    """Say whether the merged model is the same as base and adapter; None was not compared."""
+    if parity is None:
+        return "there was too little memory to compare it with base and adapter"
+    same = "the same" if parity["same_tokens"] else "not the same"
+    return f"it writes {same} tokens as base and adapter"
 
 
 def list_all(context: Context) -> Answer:

@@ -25,6 +25,8 @@ PEFT_PREFIX = "base_model.model."
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FORMAT_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16"}
 FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
+# buffers such as positions: bytes of a number; they are copied as they are
+WHOLE_NUMBERS = {"I64": 8, "I32": 4, "BOOL": 1}
 # ways of tuning whose weights are not a plain W + scale * B A
 UNFOLDABLE = ("use_dora", "use_qalora", "lora_bias", "corda_config", "eva_config")
 
@@ -137,14 +139,16 @@ def plan_file(path: Path, low_ranks: Mapping[str, LowRank], dtype: torch.dtype) 
         for name in file.keys():  # noqa: SIM118  not a dict
             part = file.get_slice(name)
             shape = tuple(part.get_shape())
-            if part.get_dtype() not in FLOATS:
+            kind = part.get_dtype()
+            if kind not in FLOATS and kind not in WHOLE_NUMBERS:
                 raise ModelError(
-                    f"{path} holds {name} as {part.get_dtype()}: the base model is quantised.",
+                    f"{path} holds {name} as {kind}: the base model is quantised.",
                     "Name the same model in 16 bit as model.name; adapters fit it too.",
                 )
             check_shape(name, shape, low_ranks.get(name))
-            size = math.prod(shape) * dtype.itemsize
-            tensors.append(TensorPlan(name, shape, size, FORMAT_NAMES[dtype], name in low_ranks))
+            size = math.prod(shape) * WHOLE_NUMBERS.get(kind, dtype.itemsize)
+            kind = FORMAT_NAMES[dtype] if kind in FLOATS else kind
+            tensors.append(TensorPlan(name, shape, size, kind, name in low_ranks))
     return FilePlan(path, tuple(tensors))
 
 
@@ -200,6 +204,8 @@ def fold_file(
 
 def fold(name: str, weight: Tensor, low_rank: LowRank | None, dtype: torch.dtype) -> Tensor:
     """Add an adapter in fp32 and round once; NotFiniteError where the type cannot hold it."""
+    if not weight.is_floating_point():
+        return weight.contiguous()
     if low_rank is not None:
         weight = weight.float() + low_rank.delta()
     folded = weight.to(dtype).contiguous()

@@ -135,10 +135,11 @@ def training_config(adapter: Adapter | None, config: RunConfig, workspace: Works
 class Sides:
     """The loaded pair; `asking` gives the model of a side, ready to answer."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, precision: Choice | None = None) -> None:
+        """Prepare to load; `precision` is that of training unless it is given."""
         self.pair = pair
         self.device = detect_device()
-        self.precision = choose_precision(pair.config.train, self.device)
+        self.precision = precision or choose_precision(pair.config.train, self.device)
         self.loaded: dict[Side, PreTrainedModel] = {}
 
     @property
