@@ -17,6 +17,7 @@ from sftplay_ui.tabs.evaluate_tab import EvaluateTab
 from sftplay_ui.tabs.merge_tab import MergeTab
 from sftplay_ui.tabs.style_tab import StyleTab
 from sftplay_ui.tabs.train_tab import TrainTab
+from sftplay_ui.tabs.try_it import TryIt
 
 TITLE = "SFT-Play"
 
@@ -80,6 +81,9 @@ def build_window(workspace: Workspace, live: LiveRuns) -> gr.Blocks:
                 tab: Page = kind(workspace, live)
                 with gr.Tab(tab.title, id=tab.name, elem_id=tab.name) as page:
                     tab.build(page)
+        try_it = TryIt(workspace, live)
+        try_it.build()
+        try_it.go_on()
         gr.HTML(
             html_template=STATUS_BAR,
             js_on_load="SFTPlay.statusBar(element); SFTPlay.poll(element, server.since)",

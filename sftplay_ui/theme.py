@@ -140,7 +140,6 @@ def theme() -> Base:
 
 def head() -> str:
     """Give the page's scripts, inline: they must be there before any component loads."""
-    scripts = [
-        (ASSETS / name).read_text(encoding="utf-8") for name in ("app.js", "chart.js", "train.js")
-    ]
+    names = ("app.js", "chart.js", "train.js", "tabs.js")
+    scripts = [(ASSETS / name).read_text(encoding="utf-8") for name in names]
     return "".join(f"<script>{script}</script>" for script in scripts)

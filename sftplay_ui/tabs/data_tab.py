@@ -42,6 +42,11 @@ EMPTY = empty(
     "Drop a file above, paste text, or press Use the sample. "
     "JSON, JSONL, CSV, TSV, Parquet and Excel files are read, whatever their columns are called.",
 )
+TRY_IT = (
+    "<p class='muted'>Try it now walks 210 bundled trivia questions through all of it: a small "
+    "model is trained, asked what it learned, and opened for a chat. A few minutes on a CPU; the "
+    "first time, about 100 MB are fetched.</p>"
+)
 KINDS = sorted({*DATA_KINDS, ".gz", ".txt", ".arrow"})
 MEASURED_BYTES = 20_000_000
 
@@ -104,6 +109,11 @@ class DataTab:
                 self.paste = gr.Button("Use this text", size="sm", elem_id="data-paste")
             self.note = board(elem_id="data-note", live=True)
         self.empty = board(EMPTY, elem_id="data-empty")
+        with gr.Column(elem_classes=["card"]) as self.first_run:
+            card_title("New here?")
+            gr.HTML(TRY_IT, elem_classes=["flush"], apply_default_css=False, padding=False)
+            try_it = gr.Button("Try it now", elem_id="data-try-it")
+        try_it.click(None, js="() => SFTPlay.startTryIt()", api_visibility="private")
 
     def build_reading(self) -> None:
         """Lay out what was understood of the file, and what can be set right."""
@@ -193,7 +203,15 @@ class DataTab:
         """Connect what changes how the file is understood; the doctor looks again each time."""
         fresh = [self.encoding, self.delimiter, self.sheet]
         shown = [self.facts, self.sheet, *self.roles, self.preview]
-        everything = [self.work, self.side, self.empty, self.process_note, *fresh[:2], *shown]
+        everything = [
+            self.work,
+            self.side,
+            self.first_run,
+            self.empty,
+            self.process_note,
+            *fresh[:2],
+            *shown,
+        ]
         chosen = wire(self.file.change, self.choose, [self.file], everything, note=self.note)
         asked = [*self.reading, *self.roles, self.fixes, self.model, self.max_seq_len]
         outcome = [self.facts, self.doctor, self.fixes]
@@ -253,20 +271,19 @@ class DataTab:
 
     def choose(self, file: str | None) -> tuple[Any, ...]:
         """Show a newly chosen file; one that cannot be read says so and hides what was there."""
-        if not file:
-            hidden = (gr.Column(visible=False), gr.Column(visible=False), EMPTY, "")
-            return (*hidden, *self.untouched())
         try:
-            shown = self.reread(file, "auto", "auto", "")
+            shown = self.reread(file, "auto", "auto", "") if file else ()
         except SFTPlayError as error:
-            hidden = (gr.Column(visible=False), gr.Column(visible=False))
-            return (*hidden, problem(error.what, error.fix), "", *self.untouched())
-        visible = (gr.Column(visible=True), gr.Column(visible=True), "", "")
-        return (*visible, "auto", "auto", *shown)
+            told = problem(error.what, error.fix)
+            return (*columns_seen(False), gr.skip(), told, "", *self.untouched())
+        if not shown:
+            return (*columns_seen(False), gr.Column(visible=True), EMPTY, "", *self.untouched())
+        hidden = gr.Column(visible=False)
+        return (*columns_seen(True), hidden, "", "", "auto", "auto", *shown)
 
     def untouched(self) -> list[Any]:
         """Leave the controls of the reading as they are."""
-        return [gr.skip() for _ in range(5 + len(self.roles))]
+        return [gr.skip() for _ in range(5 + len(ROLES))]
 
     def reread(
         self, file: str, encoding: str, delimiter: str, sheet: str | None
@@ -342,6 +359,11 @@ class DataTab:
         )
         set_current_data(self.workspace, current)
         return self.result.refresh(model, max_seq_len)
+
+
+def columns_seen(visible: bool) -> tuple[Any, Any]:
+    """Show or hide what is about a chosen file."""
+    return gr.Column(visible=visible), gr.Column(visible=visible)
 
 
 def read_form(values: Sequence[Any]) -> Reading:
