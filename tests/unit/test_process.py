@@ -47,6 +47,9 @@ def raw(workspace: Workspace) -> Path:
     return write_rows(workspace.data / "raw" / "pairs.jsonl", pairs(100))
 
 
+GOOD = "question,answer\n" + "\n".join(f"Why {word(n)}?,Because {n}." for n in range(10))
+
+
 def written(workspace: Workspace) -> dict[str, bytes]:
     folder = workspace.data / "processed"
     return (
@@ -266,7 +269,7 @@ def test_a_look_at_unclear_columns_still_shows_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "verdict", "words"),
     [
-        ("question,answer\nWhy?,Because it is.\nHow?,Like this.\n", "accept", ""),
+        (GOOD, "accept", ""),
         ("question,answer\nWhy?,Because it is.\nHow?,\n", "accept_with_warning", "a.csv:3"),
         (
             "question,answer\nWhy?,So it is.\nWhy?,So it is.\n",
@@ -279,6 +282,7 @@ def test_a_look_at_unclear_columns_still_shows_them(tmp_path: Path) -> None:
             "guess",
         ),
         ("symbol,number\nH,1\nHe,2\n", "reject", "please choose"),
+        ("question,answer\nWhy?,So it is.\n", "accept_with_warning", "too few for the split"),
         ("question,answer\nWhy?,\n", "reject", "a.csv:2"),
     ],
 )

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from sftplay_ui.engine.data.examples import Example, Message, RenderedExample
-from sftplay_ui.engine.data.lengths import measure_lengths
-from sftplay_ui.engine.data.row_checks import TokenLengths
 from sftplay_ui.engine.data.table import Table, TableRow
 from sftplay_ui.engine.errors import DataError
 
@@ -121,18 +119,3 @@ def test_rows_that_are_not_there_and_broken_ones_are_named(path: Path) -> None:
         Table(path).page(0)
     with pytest.raises(DataError, match="cannot be read"):
         Table(path.with_name("none.jsonl"))
-
-
-def test_lengths_are_counted_over_the_whole_file(path: Path) -> None:
-    def measure(one: object) -> TokenLengths:
-        assert isinstance(one, Example)
-        number = int(one.messages[0].content.split()[1][:-1])
-        return TokenLengths(number, max(0, number - 100), 1, max(0, number - 110))
-
-    whole = measure_lengths(path, measure)
-    assert (whole.measured, whole.rows, whole.is_sample, whole.longest) == (120, 120, False, 119)
-    assert (whole.cut_examples, whole.cut_tokens, whole.cut_learned) == (19, 190, 45)
-    assert sum(whole.counts) == 120
-    assert len(whole.edges) == len(whole.counts) + 1
-    part = measure_lengths(path, measure, at_most=10)
-    assert (part.measured, part.is_sample, part.longest) == (10, True, 119)

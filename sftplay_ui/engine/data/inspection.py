@@ -7,22 +7,25 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from sftplay_ui.engine.checks import CheckResult
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.convert import Rejected, convert
-from sftplay_ui.engine.data.doctor import diagnose
+from sftplay_ui.engine.data.doctor import Diagnosis, diagnose
 from sftplay_ui.engine.data.examples import Example
 from sftplay_ui.engine.data.process import (
     no_rows,
     refuse_nothing,
     sample_values,
     settle_mapping,
+    split_staged,
     staging_folder,
 )
+from sftplay_ui.engine.data.raw_files import read_options
 from sftplay_ui.engine.data.readers import open_source
 from sftplay_ui.engine.data.rows import BrokenRow, Facts, ReadOptions
 from sftplay_ui.engine.data.shapes import Column, RoleMapping, describe_columns, guess_mapping
+from sftplay_ui.engine.data.split import Sizes
 from sftplay_ui.engine.data.staging import Input, Staged, stage
 from sftplay_ui.engine.data.tally import Tally
 from sftplay_ui.engine.errors import DataError, SFTPlayError
@@ -31,8 +34,6 @@ from sftplay_ui.engine.workspace import user_cache
 
 LOOKED_AT_ROWS = 2000
 PREVIEW_EXAMPLES = 10
-
-Verdict = Literal["accept", "accept_with_warning", "reject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +57,6 @@ class Inspection:
     changes: Tally
     rows: int
     complete: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The verdict on a file, sentences that count and name places, and the number of rows."""
-
-    verdict: Verdict
-    messages: tuple[str, ...]
-    rows: int
 
 
 def inspect_file(
@@ -108,32 +100,43 @@ def inspect_file(
     )
 
 
-def check_data(
-    path: Path, options: ReadOptions | None = None, *, config: RunConfig | None = None
-) -> CheckResult:
+def check_data(path: Path, config: RunConfig | None = None) -> CheckResult:
     """Read a whole raw file the way `process` does and say what would become of it.
 
     Never raises for what is in the file: a file that cannot be used is the verdict `reject`.
     """
     config = config or RunConfig()
+    data = config.data
     staged = Staged(path, ())
     try:
-        source = open_source(path, options)
+        source = open_source(path, read_options(data))
         given = Input(source, settle_mapping(source, config))
         # not beside the file, which may lie where nothing can be written
         with staging_folder(user_cache()) as folder:
-            staged = stage([given], folder, fixes=config.data.fixes)
+            staged = stage([given], folder, fixes=data.fixes)
             refuse_nothing(staged)
-            findings = diagnose(staged, config.data.fixes).findings
+            diagnosis = diagnose(staged, data.fixes)
+            too_few = _split_problem(staged, diagnosis, config)
     except SFTPlayError as error:
         return CheckResult("reject", (error.what, error.fix), staged.rows)
     messages = [*_counted(staged.dropped, "left out"), *_counted(staged.changed, "changed")]
-    messages += [f"{f.title}: {f.count:,}, first at {f.examples[0].place}." for f in findings]
+    found = diagnosis.findings
+    messages += [f"{f.title}: {f.count:,}, first at {f.examples[0].place}." for f in found]
     messages += [note for note in source.facts.notes if "called" in note]
     if given.mapping.confidence != "high":
         messages.append(f"The columns are a guess: {given.mapping.reason}.")
-    verdict: Verdict = "accept_with_warning" if messages else "accept"
-    return CheckResult(verdict, tuple(messages), staged.rows)
+    return CheckResult.of(faults=[], warnings=[*messages, *too_few], rows=staged.rows)
+
+
+def _split_problem(staged: Staged, diagnosis: Diagnosis, config: RunConfig) -> list[str]:
+    """Say where the rows are fine but cannot be split as the configuration asks."""
+    split = config.data.split
+    sizes = Sizes(split.train, split.val, split.test)
+    try:
+        split_staged(staged, diagnosis, sizes, seed=config.data.seed)
+    except DataError as error:
+        return [str(error)]
+    return []
 
 
 def _counted(tally: Tally, what: str) -> Sequence[str]:
