@@ -1,6 +1,9 @@
 """Processing: what is written, what is said about it, and that nothing is ever half done."""
 
+import errno
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from sftplay_ui.engine.data.process import DataProgress, examine, process_files
 from sftplay_ui.engine.data.row_checks import TokenLengths
 from sftplay_ui.engine.data.rows import ReadOptions
 from sftplay_ui.engine.data.shapes import RoleMapping
-from sftplay_ui.engine.errors import DataError
+from sftplay_ui.engine.errors import DataError, DiskFullError
 from sftplay_ui.engine.workspace import Workspace
 
 
@@ -226,6 +229,30 @@ def test_examining_writes_nothing(workspace: Workspace, raw: Path) -> None:
     assert examine(config_for(raw), workspace).findings == ()
     assert written(workspace) == {}
     assert list((workspace.data / "processed").iterdir()) == []
+
+
+def test_a_full_disk_is_said_and_leaves_the_earlier_set_whole(
+    workspace: Workspace, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process_files(config_for(raw), workspace)
+    before = written(workspace)
+
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fill)
+    with pytest.raises(DiskFullError, match="bytes are free"):
+        process_files(config_for(raw, seed=7), workspace)
+    assert written(workspace) == before
+
+
+def test_what_a_killed_process_left_is_cleared_a_day_later(workspace: Workspace, raw: Path) -> None:
+    folder = workspace.data / "processed"
+    for name, age in ((".staging-old", 2 * 24 * 3600), (".staging-new", 60)):
+        (folder / name).mkdir(parents=True)
+        os.utime(folder / name, (time.time() - age,) * 2)
+    process_files(config_for(raw), workspace)
+    assert [path.name for path in folder.glob(".staging-*")] == [".staging-new"]
 
 
 # ---- a first look

@@ -466,6 +466,16 @@ def test_a_sheet_is_chosen_by_name_and_formulas_are_text(tmp_path: Path) -> None
         open_source(tmp_path / "a.xlsx", ReadOptions(sheet="Other"))
 
 
+def test_formatted_cells_below_the_last_row_are_no_rows(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for cells in [["Frage", "Antwort"], ["Wann?", "Nie"]]:
+        book.active.append(cells)
+    book.active["A500"].number_format = "0.00"
+    book.save(tmp_path / "a.xlsx")
+    assert values(rows_of(tmp_path / "a.xlsx")) == [{"Frage": "Wann?", "Antwort": "Nie"}]
+    assert kinds(rows_of(tmp_path / "a.xlsx")) == {}
+
+
 # ---- encodings
 
 PROSE = {

@@ -7,6 +7,24 @@ import re
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+KIND_NAMES = {
+    "dict": "an object",
+    "list": "a list",
+    "str": "text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "NoneType": "null",
+    "bytes": "binary data",
+}
+
+
+def kind_of(value: object) -> str:
+    """Name the kind of a value in words."""
+    name = type(value).__name__
+    return KIND_NAMES.get(name, f"a {name}")
+
+
 def text_of(value: object) -> tuple[str | None, tuple[str, ...]]:
     """Return the text of a value and the kinds of change; None where it has no plain text."""
     if isinstance(value, str):

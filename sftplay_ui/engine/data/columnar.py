@@ -131,14 +131,19 @@ def _rows(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
 def _read_sheet(path: Path, facts: Facts, start: int) -> Iterator[Row]:
     book = _open_book(path)
     width = len(facts.columns)
+    blank: list[Place] = []
     try:
         for number, cells in _cells(path, book[facts.sheet]):
             place = Place(path, number)
             if number < start:
                 continue
             if not any(_filled(cells)):
-                yield BrokenRow(place, "blank_lines", "the row is empty")
-            elif any(_filled(cells[width:])):
+                blank.append(place)
+                continue
+            # sheets often end in a million rows that are only formatted: those are no rows
+            yield from (BrokenRow(one, "blank_lines", "the row is empty") for one in blank)
+            blank.clear()
+            if any(_filled(cells[width:])):
                 reason = f"the row has more columns than the header ({width})"
                 yield BrokenRow(place, "wrong_column_count", reason)
             else:

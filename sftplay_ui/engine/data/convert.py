@@ -9,7 +9,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sftplay_ui.engine.data.cells import text_of
+from sftplay_ui.engine.data.cells import kind_of, text_of
 from sftplay_ui.engine.data.examples import Example, Message
 from sftplay_ui.engine.data.rows import MAX_CELL_CHARS
 from sftplay_ui.engine.data.shapes import NESTED, RoleMapping
@@ -38,7 +38,7 @@ def convert(value: object, mapping: RoleMapping) -> Converted | Rejected:
     """Turn a row's value into examples by a mapping."""
     if not isinstance(value, dict):
         kind = "json_list_not_object" if isinstance(value, list) else "not_an_object"
-        return Rejected(kind, f"the row is a {type(value).__name__}, not an object")
+        return Rejected(kind, f"the row is {kind_of(value)}, not an object")
     try:
         if "messages" in mapping.columns:
             result = _conversation(value, mapping.columns)
@@ -176,7 +176,7 @@ def _required(
         text, changes = text_of(value)
         changes = tuple(f"numeric_{name}" if c == "number_as_text" else c for c in changes)
     if text is None:
-        raise RefusedRowError("wrong_type", f'"{column}" is a {type(value).__name__}, not text')
+        raise RefusedRowError("wrong_type", f'"{column}" is {kind_of(value)}, not text')
     if not text:
         raise RefusedRowError(f"empty_{name}", f'"{column}" is empty')
     if text.isspace():
@@ -190,7 +190,7 @@ def _optional(row: Mapping[str, object], column: str) -> tuple[str, tuple[str, .
         return "", ()
     text, changes = text_of(value)
     if text is None:
-        raise RefusedRowError("wrong_type", f'"{column}" is a {type(value).__name__}, not text')
+        raise RefusedRowError("wrong_type", f'"{column}" is {kind_of(value)}, not text')
     return ("", changes) if text.isspace() else (text, changes)
 
 

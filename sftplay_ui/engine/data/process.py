@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from sftplay_ui.engine.workspace import Workspace
 
 REPORT_NAME = "report.json"
 CARD_NAME = "data_card.md"
+STALE_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,17 +202,11 @@ def split_staged(
 
 def _write_splits(staged: Staged, splits: npt.NDArray[np.uint8], folder: Path) -> dict[str, Path]:
     paths: dict[str, Path] = {name: folder / f"{name}.jsonl" for name in SPLITS}
-    try:
-        streams = [path.open("wb", buffering=2**20) for path in paths.values()]
-        try:
-            for line, split in zip(staged_lines(staged), splits.tolist(), strict=True):
-                if split != LEFT_OUT:
-                    streams[split].write(line)
-        finally:
-            for stream in streams:
-                stream.close()
-    except OSError as error:
-        raise _disk_error(folder, error) from None
+    with ExitStack() as stack:
+        streams = [stack.enter_context(path.open("wb", 2**20)) for path in paths.values()]
+        for line, split in zip(staged_lines(staged), splits.tolist(), strict=True):
+            if split != LEFT_OUT:
+                streams[split].write(line)
     return paths
 
 
@@ -274,11 +270,8 @@ def target_paths(config: RunConfig, workspace: Workspace) -> dict[str, Path]:
 
 def _write_account(report: ProcessReport, folder: Path) -> None:
     text = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
-    try:
-        (folder / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
-        (folder / CARD_NAME).write_text(data_card(report), encoding="utf-8")
-    except OSError as error:
-        raise _disk_error(folder, error) from None
+    (folder / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
+    (folder / CARD_NAME).write_text(data_card(report), encoding="utf-8")
 
 
 def _move_into_place(folder: Path, written: dict[str, Path], paths: dict[str, Path]) -> None:
@@ -286,17 +279,13 @@ def _move_into_place(folder: Path, written: dict[str, Path], paths: dict[str, Pa
     home = paths["train"].parent
     moves = [(written[name], paths[name]) for name in SPLITS]
     moves += [(folder / name, home / name) for name in (CARD_NAME, REPORT_NAME)]
-    try:
-        for _, target in moves:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        for staged, _ in moves:
-            _flush_to_disk(staged)
-        for staged, target in moves:
-            # what could be taken back was about the earlier set
-            journal_of(target).unlink(missing_ok=True)
-            staged.replace(target)
-    except OSError as error:
-        raise _disk_error(home, error) from None
+    for staged, target in moves:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _flush_to_disk(staged)
+    for staged, target in moves:
+        # what could be taken back was about the earlier set
+        journal_of(target).unlink(missing_ok=True)
+        staged.replace(target)
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -309,13 +298,24 @@ def staging_folder(home: Path) -> Iterator[Path]:
     """Give a folder inside the final one (the same disk, so that renaming works)."""
     try:
         home.mkdir(parents=True, exist_ok=True)
+        _clear_debris(home)
         folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=home))
     except OSError as error:
         raise _disk_error(home, error) from None
     try:
         yield folder
+    except OSError as error:
+        # what cannot be read was worded where it was opened: this is about writing
+        raise _disk_error(home, error) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_debris(home: Path) -> None:
+    """Remove what a killed process left; a living one is younger than that."""
+    for folder in home.glob(".staging-*"):
+        if time.time() - folder.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _disk_error(folder: Path, error: OSError) -> DataError | DiskFullError:

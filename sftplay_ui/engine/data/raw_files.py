@@ -86,9 +86,12 @@ def keep_pasted(text: str, workspace: Workspace) -> Path:
 def sha256(path: Path) -> str:
     """Hash a file's bytes."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(2**20):
-            digest.update(piece)
+    try:
+        with path.open("rb") as stream:
+            while piece := stream.read(2**20):
+                digest.update(piece)
+    except OSError as error:
+        raise unreadable(path, error) from None
     return digest.hexdigest()
 
 

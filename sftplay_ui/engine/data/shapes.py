@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sftplay_ui.engine.data.cells import kind_of
 from sftplay_ui.engine.data.header_words import ROLE_WORDS, plain_name
 from sftplay_ui.engine.errors import DataError
 
@@ -105,8 +106,8 @@ def guess_mapping(values: Iterable[object]) -> RoleMapping:
     rows = [value for value, _ in zip(values, range(SAMPLE_ROWS), strict=False)]
     tables = [row for row in rows if isinstance(row, dict)]
     if not tables:
-        kind = type(rows[0]).__name__ if rows else "nothing"
-        reason = f"the rows are no objects with named values (the first is {kind}): please choose"
+        first = f" (the first is {kind_of(rows[0])})" if rows else ""
+        reason = f"the rows are no objects with named values{first}: please choose"
         return RoleMapping("unknown", {}, reason, "low")
     columns = describe_columns(tables)
     return (

@@ -110,7 +110,7 @@ class Staged:
                 stream.seek(int(starts[row]) - self.columns.length[row])
                 record = orjson.loads(stream.read(self.columns.length[row]))
                 example = Example.from_record(record)
-                text = f"{example.messages[-2].content[:120]} -> {example.reference}"
+                text = f"{example.messages[-2].content[:300]} -> {example.reference}"
                 shown.append(Occurrence(str(self.place(row)), excerpt(text)))
         return tuple(shown)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from sftplay_ui.engine.data.private_data import mask_personal, mask_secrets
 from sftplay_ui.engine.data.rows import Place
 
 SHOWN = 5
@@ -41,6 +42,8 @@ class Tally:
 
 
 def excerpt(text: str) -> str:
-    """Shorten a text for a list, on one line."""
-    line = " ".join(text[: 2 * EXCERPT_CHARS].split())
+    """Shorten a text for a list, on one line; secrets and personal data are masked."""
+    # more than is shown, so that no secret is cut before it is known by its form
+    masked = mask_personal(mask_secrets(text[: 4 * EXCERPT_CHARS]))
+    line = " ".join(masked.split())
     return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"
