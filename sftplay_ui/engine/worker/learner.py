@@ -15,7 +15,7 @@ from sftplay_ui.engine.events import Event, Warned
 from sftplay_ui.engine.tokens import TokenisedExample
 from sftplay_ui.engine.worker.batches import MicroBatch, Plan, learned_count, padded, side_by_side
 from sftplay_ui.engine.worker.losses import summed_loss, summed_plain_loss
-from sftplay_ui.engine.worker.model import Prepared
+from sftplay_ui.engine.worker.model import Prepared, recompute_activations
 from sftplay_ui.engine.worker.phases import StopRequested
 
 # fp16 halves its scale when a gradient overflows; more than this in a row is no accident
@@ -188,7 +188,7 @@ class Stepper:
             how = f"micro-batches of {self.batch_size} from here on, as many examples a step"
         elif not self.recomputing:
             self.recomputing = True
-            self.prepared.base.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(self.prepared.base)
             how = "activations are recomputed from here on"
         else:
             raise DeviceMemoryError(

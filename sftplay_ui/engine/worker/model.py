@@ -155,9 +155,16 @@ def prepare(
     rows, why = (False, "as asked") if config.train.packing is False else rows_fit(base, longest)
     choices.append(Choice("train.packing", rows, why))
     if resolved.gradient_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(base)
     model.train()
     return Prepared(model, base, rows, plain, tuple(choices))
+
+
+def recompute_activations(base: PreTrainedModel) -> None:
+    """Let the model recompute its activations in the backward pass: slower, and leaner."""
+    # the name since transformers 5.2x; the older one still works there, with a warning
+    newer = getattr(base, "activation_checkpointing_enable", None)
+    (newer or base.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def add_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:

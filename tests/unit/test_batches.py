@@ -1,0 +1,94 @@
+"""The plan of a run and what lies in a micro-batch."""
+
+import pytest
+import torch
+
+from sftplay_ui.engine.config import TrainConfig
+from sftplay_ui.engine.tokens import TokenisedExample
+from sftplay_ui.engine.worker.batches import Plan, learned_count, padded, side_by_side
+
+LENGTHS = [5, 9, 2, 7, 7, 3, 8, 1, 6, 4, 30]
+
+
+def plan(effective_batch=4, **train) -> Plan:
+    return Plan.make(LENGTHS, TrainConfig(**train), effective_batch)
+
+
+def example(*tokens: int, learned: str) -> TokenisedExample:
+    return TokenisedExample(tokens, bytes(int(mark) for mark in learned))
+
+
+def test_every_epoch_takes_every_example_once_in_another_order():
+    made = plan(epochs=2)
+    assert made.steps == 6
+    epochs = [[made.examples(step) for step in steps] for steps in ((1, 2, 3), (4, 5, 6))]
+    for epoch in epochs:
+        assert sorted(sum(epoch, [])) == list(range(len(LENGTHS)))
+    assert epochs[0] != epochs[1]
+
+
+def test_the_plan_depends_on_the_seed_and_on_nothing_else():
+    assert plan().examples(5) == plan().examples(5)
+    assert [plan(seed=1).examples(n) for n in (1, 2)] != [plan().examples(n) for n in (1, 2)]
+
+
+def test_the_heaviest_batch_comes_first_and_a_step_begins_with_its_longest():
+    made = plan()
+    weights = [sum(LENGTHS[n] for n in made.examples(step)) for step in (1, 2, 3)]
+    assert weights[0] == max(weights)
+    lengths = [LENGTHS[n] for n in made.examples(1)]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("train", "steps"),
+    [({"epochs": 1}, 3), ({"epochs": 0.5}, 2), ({"epochs": 0.01}, 1), ({"max_steps": 40}, 40)],
+)
+def test_steps_come_from_epochs_or_from_max_steps(train, steps):
+    assert plan(**train).steps == steps
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_micro_batches_of_all_processes_are_the_examples_of_the_step(ranks, batch_size):
+    made = plan()
+    for step in range(1, 4):
+        shares = [
+            share
+            for rank in range(ranks)
+            for share in made.micro_batches(step, batch_size, rank=rank, ranks=ranks)
+        ]
+        assert sorted(sum(shares, [])) == sorted(made.examples(step))
+        assert all(len(share) <= batch_size for share in shares)
+
+
+def test_side_by_side_targets_never_cross_from_one_example_to_the_next():
+    batch = side_by_side([example(1, 2, 3, learned="001"), example(7, 8, learned="11")])
+    assert batch.input_ids.tolist() == [[1, 2, 3, 7, 8]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1]]
+    # token 7 is learned, but nothing of its own example comes before it
+    assert batch.keep.tolist() == [1, 3]
+    assert batch.target.tolist() == [3, 8]
+    assert (batch.tokens, batch.learned_tokens) == (5, 2)
+
+
+def test_padded_examples_keep_the_same_targets():
+    batch = padded([example(1, 2, 3, learned="001"), example(7, 8, learned="11")], pad_id=0)
+    assert batch.input_ids.tolist() == [[1, 2, 3], [7, 8, 0]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    flat = batch.input_ids.flatten()
+    assert flat[batch.keep].tolist() == [2, 7]
+    assert torch.equal(flat[batch.keep + 1], batch.target)
+
+
+def test_examples_of_one_length_need_no_mask():
+    assert padded([example(1, 2, learned="01")] * 2, pad_id=0).attention_mask is None
+
+
+def test_the_pad_token_may_be_learned_where_it_is_the_end_token():
+    batch = padded([example(5, 9, learned="01"), example(5, learned="0")], pad_id=9)
+    assert batch.target.tolist() == [9]
+
+
+def test_a_learned_first_token_teaches_nothing():
+    assert learned_count(example(1, 2, learned="11")) == 1
