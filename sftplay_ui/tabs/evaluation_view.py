@@ -1,13 +1,14 @@
 """An evaluation as a page shows it: verdict, scores with their intervals, answers side by side."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from sftplay_ui.engine.evaluation import AnswerPair, Difference, Evaluation
 from sftplay_ui.tabs.markup import Tone, escape, table
 
 PAGE_ROWS = 20
-LOWER_IS_BETTER = frozenset({"reference_loss", "perplexity"})
+LOWER_IS_BETTER = frozenset({"reference_loss", "perplexity", "eval_loss"})
 SHARES = frozenset({"exact_match", "answer_contained"})
 TITLES = {
     "exact_match": "Exactly right",
@@ -35,8 +36,15 @@ def metric_title(metric: str) -> str:
 
 def metric_choices(evaluation: Evaluation) -> list[tuple[str, str]]:
     """List the scores of single answers, as label and name."""
-    names = [*(evaluation.after or evaluation.before)]
-    return [(metric_title(name), name) for name in names if name not in LOWER_IS_BETTER]
+    return [(metric_title(n), n) for n in metrics(evaluation) if n not in LOWER_IS_BETTER]
+
+
+def metrics(evaluation: Evaluation) -> list[str]:
+    """Name the scores there are, the telling ones first; the loss stands as its perplexity."""
+    compared = [difference.metric for difference in evaluation.differences]
+    found = dict.fromkeys([*compared, *evaluation.after, *evaluation.before])
+    found.pop("eval_loss", None)
+    return [*(name for name in TITLES if name in found), *(n for n in found if n not in TITLES)]
 
 
 def written(metric: str, value: float, *, signed: bool = False) -> str:
@@ -59,28 +67,35 @@ def verdict_card(evaluation: Evaluation) -> str:
     """Say in one sentence whether tuning helped, and on what that rests."""
     tone = TONES.get(evaluation.judgement, "")
     left_out = sum(evaluation.left_out.values())
-    basis = f"{evaluation.rows:,} questions of {evaluation.data_path}"
+    basis = f"{evaluation.rows:,} questions of {short(evaluation.data_path, 3)}"
     basis += f", {left_out:,} left out" if left_out else ""
+    basis += f", {evaluation.trained_on:,} of them trained on" if evaluation.trained_on else ""
     return (
         f"<div class='verdict {tone}'><span class='pill {tone}'>{escape(evaluation.judgement)}"
         f"</span><p>{escape(evaluation.verdict)}</p>"
-        f"<small>{escape(evaluation.run)} against {escape(evaluation.model)} on {escape(basis)}, "
-        f"{evaluation.seconds:.0f} s</small></div>"
+        f"<small>{escape(evaluation.run)} against {escape(short(evaluation.model, 2))} on {escape(basis)}"
+        "</small></div>"
     )
+
+
+def short(path: str, parts: int) -> str:
+    """Name a file or model by the end of its path; names and ids stay."""
+    found = Path(path)
+    return "/".join(found.parts[-parts:]) if found.is_absolute() else path
 
 
 def score_cards(evaluation: Evaluation) -> str:
     """Lay out every score: before, after, the change with its 95 % interval, rows that changed."""
-    known = [name for name in TITLES if name in (evaluation.after or evaluation.before)]
-    others = [name for name in (evaluation.after or evaluation.before) if name not in TITLES]
-    cards = "".join(score_card(evaluation, name) for name in [*known, *others])
+    cards = "".join(score_card(evaluation, name) for name in metrics(evaluation))
     return f"<div class='scores'>{cards}</div>"
 
 
 def score_card(evaluation: Evaluation, metric: str) -> str:
     """Show one score; without a comparison it is a single figure."""
-    before, after = evaluation.before.get(metric), evaluation.after.get(metric)
     difference = evaluation.difference(metric)
+    before, after = evaluation.before.get(metric), evaluation.after.get(metric)
+    if difference is not None:
+        before, after = difference.before, difference.after
     sides = [written(metric, side) for side in (before, after) if side is not None]
     lower = "<small>lower is better</small>" if metric in LOWER_IS_BETTER else ""
     head = f"<h3>{escape(metric_title(metric))}</h3>"

@@ -31,8 +31,9 @@ EVALUATION = Evaluation(
     data_path="data/processed/test.jsonl",
     rows=3,
     left_out={},
-    before={"rougeL": 0.2, "reference_loss": 3.0},
-    after={"rougeL": 0.4, "reference_loss": 2.0},
+    trained_on=0,
+    before={"rougeL": 0.2, "eval_loss": 3.0},
+    after={"rougeL": 0.4, "eval_loss": 2.0},
     differences=(difference("rougeL", 0.05, 0.3), difference("reference_loss", -1.5, -0.5)),
     judgement="better",
     verdict="Better: <b>yes</b>.",
@@ -98,9 +99,15 @@ def test_a_result_without_a_base_shows_single_figures() -> None:
     assert "0.400" in cards
 
 
-def test_the_verdict_names_what_was_left_out() -> None:
-    short = Evaluation(**{**EVALUATION.__dict__, "left_out": {"too_long": 4}})
-    assert "4 left out" in verdict_card(short)
+def test_the_verdict_names_what_was_left_out_or_trained_on() -> None:
+    known = Evaluation(**{**EVALUATION.__dict__, "left_out": {"too_long": 4}, "trained_on": 2})
+    assert "4 left out, 2 of them trained on" in verdict_card(known)
+
+
+def test_paths_of_this_machine_are_shortened() -> None:
+    here = Evaluation(**{**EVALUATION.__dict__, "data_path": "/home/me/project/data/x/test.jsonl"})
+    assert "/home/me" not in verdict_card(here)
+    assert "data/x/test.jsonl" in verdict_card(here)
 
 
 def test_starting_without_a_run_says_what_to_do(tab: EvaluateTab) -> None:
