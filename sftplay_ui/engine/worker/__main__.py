@@ -5,6 +5,7 @@ every exception: it becomes the run's last event, and the traceback goes to `wor
 """
 
 import importlib
+import logging
 import os
 import shutil
 import signal
@@ -16,30 +17,37 @@ from pathlib import Path
 from typing import TextIO
 
 from sftplay_ui.engine.config import RunConfig
-from sftplay_ui.engine.device import DeviceLock, detect_device
+from sftplay_ui.engine.device import DeviceInfo, DeviceLock, detect_device
 from sftplay_ui.engine.errors import SFTPlayError
 from sftplay_ui.engine.events import Event, EventWriter, RunFailed, RunResumed, RunStarted
 from sftplay_ui.engine.processes import ProcessRecord
+from sftplay_ui.engine.resolve import choose_mode, choose_optimizer
 from sftplay_ui.engine.runs import Run
 
 PACKAGES = ("sft-play", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
 EXIT_FAILED = 1
+# warns at every import that an optional package is not there
+NOISY_LOGGER = "bitsandbytes.backends.cpu.ops"
 
 
 def main(run_dir: Path) -> int:
     """Run the job of a run folder to its end; the exit code is 0 unless the job failed."""
     pipe = reserve_stdout()
+    logging.getLogger(NOISY_LOGGER).setLevel(logging.ERROR)
     run = Run(run_dir)
-    writer = EventWriter(run.events_path)
     device = detect_device()
     config = run.config()
+    if os.environ.get("RANK", "0") != "0":
+        return go_along(config, run, pipe)
+    writer = EventWriter(run.events_path)
     writer.write(RunStarted(job=config.job, versions=versions(), device=device.name))
     ProcessRecord.of(os.getpid()).write(run.folder / "worker.json")
     catch_signals(run)
     lock = DeviceLock(device.id)
     try:
         lock.acquire(run.folder)
-        for event in find_job(config.job, pipe)(config, run.folder):
+        leave_out_bitsandbytes(config, device)
+        for event in watched(find_job(config.job, pipe)(config, run.folder), config, run):
             if isinstance(event, RunResumed):
                 writer.cut_back(event)
             writer.write(event)
@@ -55,6 +63,32 @@ def main(run_dir: Path) -> int:
         writer.sync()
         lock.release()
     return 0
+
+
+def go_along(config: RunConfig, run: Run, pipe: TextIO) -> int:
+    """Do the job as one of several processes; the first of them tells, locks and saves."""
+    for _event in find_job(config.job, pipe)(config, run.folder):
+        pass
+    return 0
+
+
+def leave_out_bitsandbytes(config: RunConfig, device: DeviceInfo) -> None:
+    """Keep peft from importing bitsandbytes for a training that does not use it: over a second."""
+    if config.job != "train":
+        return
+    unused = choose_mode(config, device).value != "qlora"
+    if unused and choose_optimizer(config.train, device).value == "adamw":
+        # Python's own sign for a module that is not to be found
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+
+
+def watched(events: Iterator[Event], config: RunConfig, run: Run) -> Iterator[Event]:
+    """Mirror a training's events for TensorBoard where that is wanted."""
+    if config.job != "train" or config.logging.backend != "tensorboard":
+        return events
+    from sftplay_ui.engine.worker.tensorboard import mirrored
+
+    return mirrored(events, run.workspace.outputs / "tb" / run.name)
 
 
 def reserve_stdout() -> TextIO:
