@@ -5,6 +5,7 @@ same number of columns. What the columns mean is left to `shapes`.
 """
 
 import csv
+import itertools
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ SAMPLE_RECORDS = 300
 # a quotation mark left open swallows rows: beyond this it is taken for a mistake
 MAX_SPAN_LINES = 2000
 MAX_MISTAKES = 50
+EMPTY = ("the line is blank", "every cell is empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def detect_table(path: Path, encoding: str, options: ReadOptions) -> Table:
     delimiters = _wanted_delimiters(path, encoding, options.delimiter)
     samples = {d: _sample(path, encoding, d) for d in delimiters}
     delimiter = max(delimiters, key=lambda d: _consistency(samples[d]))
-    records = samples[delimiter]
+    records = [record for record in samples[delimiter] if record.cells is not None]
     if not records:
         raise DataError(f"{path.name} has no readable row.", "Choose another file.")
     width = _usual_width(records)
@@ -86,7 +88,7 @@ def read_table(path: Path, encoding: str, table: Table) -> Iterator[Row]:
 def _row(path: Path, record: Record, table: Table) -> Row:
     place = Place(path, record.line)
     if record.cells is None:
-        kind = "blank_lines" if record.reason == "the line is blank" else "broken_row"
+        kind = "blank_lines" if record.reason == EMPTY[0] else "broken_row"
         return BrokenRow(place, kind, record.reason)
     if record.line < table.first_line:
         return BrokenRow(place, "above_header", "the line stands above the table")
@@ -162,8 +164,7 @@ def _records(path: Path, encoding: str, delimiter: str) -> Iterator[Record]:
             continue
         line = lines.pulled[0][0]
         if not any(cell.strip() for cell in cells):
-            blank = len(cells) < 2
-            yield Record(line, None, "the line is blank" if blank else "every cell is empty")
+            yield Record(line, None, EMPTY[0] if len(cells) < 2 else EMPTY[1])
         else:
             yield Record(line, cells, changes=lines.changes)
 
@@ -198,20 +199,17 @@ def _is_hint(record: Record) -> bool:
 
 
 def _sample(path: Path, encoding: str, delimiter: str) -> list[Record]:
-    found: list[Record] = []
-    for record in _records(path, encoding, delimiter):
-        if record.cells is not None:
-            found.append(record)
-        if len(found) >= SAMPLE_RECORDS:
-            break
-    return found
+    # broken ones count too: a wrong delimiter breaks every quoted row to the end of the file
+    first = itertools.islice(_records(path, encoding, delimiter), SAMPLE_RECORDS)
+    return [record for record in first if record.reason not in EMPTY]
 
 
 def _consistency(records: list[Record]) -> tuple[float, float, float]:
     """Score a delimiter: share of rows of the usual width; then how plausible its first row is."""
-    if not records:
+    whole = [record for record in records if record.cells is not None]
+    if not whole:
         return (0, 0, 0)
-    width = _usual_width(records)
+    width = _usual_width(whole)
     share = sum(len(record.cells or ()) == width for record in records) / len(records)
     named = any(
         is_header_word(cell) for record in records[:10] for cell in record.cells or () if width > 1
