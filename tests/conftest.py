@@ -30,6 +30,8 @@ QUIET_AND_OFFLINE = {
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
     "PYTHONUTF8": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # tests share the cores with workers and a browser
+    "GOMP_SPINCOUNT": "0",
 }
 FOREIGN_SETTINGS = ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "SPACE_ID", "SYSTEM", "NO_COLOR")
 
