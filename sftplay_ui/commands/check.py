@@ -14,7 +14,7 @@ from sftplay_ui.engine.checkpoints import check_checkpoint
 from sftplay_ui.engine.checks import CheckResult
 from sftplay_ui.engine.config_file import load_config
 from sftplay_ui.engine.data.examples import read_examples
-from sftplay_ui.engine.data.process import check_data
+from sftplay_ui.engine.data.inspection import check_data
 from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.errors import DataError, SFTPlayError
 from sftplay_ui.engine.model_store import find_model
@@ -42,7 +42,7 @@ def check_one(context: Context) -> CheckResult:
     text, workspace = context.args.path, context.workspace
     path = workspace.resolve(text)
     checks: dict[str, Callable[[], CheckResult]] = {
-        "data": lambda: check_data(path, context.config()),
+        "data": lambda: check_data(path, config=context.config()),
         "config": lambda: check_config(path, workspace),
         "template": lambda: check_template_file(path),
         "run_name": lambda: check_name(text, workspace),
