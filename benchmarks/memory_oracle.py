@@ -2,8 +2,8 @@
 
 `python -m benchmarks.memory_oracle CONFIG.json --mode qlora --tokens 2048` runs our own model,
 loss and adapter code under torch's fake tensors and counts the live storages. The peak grows
-linearly with layers and with tokens, so four shallow steps tell that of the whole model. It takes
-seconds and is exact where the closed form of `sftplay_ui.engine.memory` is instant and approximate;
+linearly with the layers, so two shallow steps tell that of the whole model. It takes seconds and is
+exact where the closed form of `sftplay_ui.engine.memory` is instant and approximate;
 a test compares them. Kernels' workspaces, the CUDA context and the allocator's slack are not seen.
 """
 
@@ -33,13 +33,16 @@ from sftplay_ui.engine.worker.lora_linear import use_lean_linears
 from sftplay_ui.engine.worker.model import Prepared
 
 SHALLOW, DEEP = 2, 4
-FEW, MANY = 512, 1024
 ADAM_8BIT, ADAM = 2.03, 8
+LONGEST_WITH_SCORES = attention.LONGEST_WITH_SCORES
 
 
 @dataclass(frozen=True)
 class Case:
-    """What to simulate; `rows` examples share `tokens` equally, `learned` of them have a loss."""
+    """What to simulate: `rows` examples share `tokens` equally, a share `learned` has a loss.
+
+    `scores`: attention keeps its scores, as it does on a CPU for short rows.
+    """
 
     config: dict[str, Any]
     mode: str
@@ -80,35 +83,19 @@ class LiveBytes(TorchDispatchMode):
 
 
 def simulate(case: Case) -> dict[str, float]:
-    """Give the peak of the whole model by phase, from four shallow steps (bytes)."""
-    layers = layer_count(case.config)
-    peaks = {
-        (deep, many): take_step(case, layers=deep, tokens=many)
-        for deep in (SHALLOW, DEEP)
-        for many in (FEW, MANY)
-    }
-    found = {}
-    for phase in ("resident", "loss", "backward"):
-        at = {key: peak[phase] for key, peak in peaks.items()}
-        x = (layers - SHALLOW) / (DEEP - SHALLOW)
-        y = (case.tokens - FEW) / (MANY - FEW)
-        few = at[SHALLOW, FEW] + x * (at[DEEP, FEW] - at[SHALLOW, FEW])
-        many = at[SHALLOW, MANY] + x * (at[DEEP, MANY] - at[SHALLOW, MANY])
-        found[phase] = few + y * (many - few)
+    """Give the peak of the whole model by phase, from two shallow steps (bytes)."""
+    depth = int(case.config["num_hidden_layers"])
+    shallow, deep = take_step(case, layers=SHALLOW), take_step(case, layers=DEEP)
+    more = (depth - SHALLOW) / (DEEP - SHALLOW)
+    found = {phase: size + more * (deep[phase] - size) for phase, size in shallow.items()}
     found["peak"] = max(found["loss"], found["backward"])
     return found
 
 
-def layer_count(config: dict[str, Any]) -> int:
-    return int(config["num_hidden_layers"])
-
-
-def take_step(case: Case, *, layers: int, tokens: int) -> dict[str, float]:
+def take_step(case: Case, *, layers: int) -> dict[str, float]:
     """Run one forward and backward pass of a model cut to so many layers; peaks in bytes."""
-    if not case.scores:
-        attention.LONGEST_WITH_SCORES = 0  # every row through the fused kernel, as on CUDA
-        attention.attend_by_scores = attention.attend_fused
-    rows = max(1, case.rows * tokens // case.tokens)
+    # without scores every row goes through the fused kernel, as on CUDA
+    attention.LONGEST_WITH_SCORES = LONGEST_WITH_SCORES if case.scores else 0
     with FakeTensorMode(allow_non_fake_inputs=True):
         counter = LiveBytes()
         with counter:
@@ -117,7 +104,7 @@ def take_step(case: Case, *, layers: int, tokens: int) -> dict[str, float]:
             for weight in weights:
                 weight.grad = torch.zeros_like(weight)
             learner = Learner(prepared)
-            batch = make_batch(case, rows, tokens // rows)
+            batch = make_batch(case)
             resident = counter.live
             counter.peak = counter.live
             # as accelerate does it: weights that learn stay in fp32
@@ -192,8 +179,9 @@ def packed(layer: nn.Linear, dtype: torch.dtype) -> nn.Module:
     return made
 
 
-def make_batch(case: Case, rows: int, length: int) -> MicroBatch:
+def make_batch(case: Case) -> MicroBatch:
     """Lay `rows` examples of `length` tokens side by side, learned from the end backwards."""
+    rows, length = case.rows, case.tokens // case.rows
     tokens = rows * length
     keep = max(1, int(tokens * case.learned) - rows)
     return MicroBatch(
@@ -207,28 +195,23 @@ def make_batch(case: Case, rows: int, length: int) -> MicroBatch:
 
 
 def main() -> None:
+    """Print one line of JSON for each case: peaks by phase in bytes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "config", type=Path, help="config.json of a decoder-only model, or - (stdin)"
+        "config", type=Path, nargs="?", help="config.json; without it, cases on stdin"
     )
     parser.add_argument("--mode", choices=("qlora", "lora", "full"), default="qlora")
     parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--rows", type=int, default=1)
-    parser.add_argument("--learned", type=float, default=1.0)
-    parser.add_argument("--keep-activations", action="store_true", help="no checkpointing")
-    parser.add_argument("--scores", action="store_true", help="attention as on a CPU")
+    parser.add_argument("--keep-activations", action="store_true", help="recompute nothing")
     args = parser.parse_args()
-    text = sys.stdin.read() if str(args.config) == "-" else args.config.read_text("utf-8")
-    case = Case(
-        json.loads(text),
-        args.mode,
-        args.tokens,
-        rows=args.rows,
-        learned=args.learned,
-        checkpointing=not args.keep_activations,
-        scores=args.scores,
-    )
-    sys.stdout.write(json.dumps(simulate(case)) + "\n")
+    if args.config is None:
+        cases = [Case(**json.loads(line)) for line in sys.stdin]
+    else:
+        config = json.loads(args.config.read_text("utf-8"))
+        kept = args.keep_activations
+        cases = [Case(config, args.mode, args.tokens, checkpointing=not kept)]
+    for case in cases:
+        print(json.dumps(simulate(case)), flush=True)
 
 
 if __name__ == "__main__":

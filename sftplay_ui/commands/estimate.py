@@ -3,6 +3,7 @@
 from sftplay_ui.commands import Answer, Context
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo, detect_device
+from sftplay_ui.engine.errors import ModelError
 from sftplay_ui.engine.memory.estimate import Estimate, estimate
 from sftplay_ui.engine.memory.forecast import Forecast, Work, find_speed, forecast
 from sftplay_ui.engine.memory.lengths import TokenLengths, measure_lengths
@@ -44,7 +45,11 @@ def card(gigabytes: float) -> DeviceInfo:
 
 def known_lengths(config: RunConfig, context: Context) -> TokenLengths | None:
     """Measure the examples where both they and the tokenizer are here."""
-    folder = find_model(config.model.name, config.model.revision, workspace=context.workspace)
+    model = config.model
+    try:
+        folder = find_model(model.name, model.revision, workspace=context.workspace)
+    except ModelError:  # a folder with config.json alone is enough for the rest
+        return None
     return measure_lengths(config, folder, context.workspace) if folder else None
 
 

@@ -64,11 +64,11 @@ class Way:
 # Adapters through peft on 4-bit layers, which keeps an fp32 copy of every adapter's input.
 QLORA = Way(2, 2, PerToken(28, 8, 4, 10), PerToken(40, 8, 4, 14), 10)
 # Adapters fused with their 16-bit layer: one copy of the input.
-LORA = Way(2, 2, PerToken(14, 4, 4, 8), PerToken(18, 4, 4, 12), 10)
-FP32 = Way(4, 4, PerToken(20, 8, 8, 16), PerToken(28, 8, 8, 24), 17, logit_bytes=4)
+LORA = Way(2, 2, PerToken(12, 6, 4, 8), PerToken(16, 6, 4, 12), 10)
+FP32 = Way(4, 4, PerToken(16, 12, 8, 16), PerToken(24, 12, 8, 24), 17, logit_bytes=4)
 # All weights learn, in fp32; 16-bit copies of the linear layers live until the backward pass.
-FULL = Way(4, 4, PerToken(28, 4, 4, 8), PerToken(32, 4, 4, 18), 14, head_copies=4, linear_copies=2)
-FULL_FP32 = Way(4, 4, PerToken(28, 8, 8, 16), PerToken(36, 8, 8, 26), 17, logit_bytes=4)
+FULL = Way(4, 4, PerToken(26, 6, 4, 8), PerToken(30, 6, 4, 18), 14, head_copies=4, linear_copies=2)
+FULL_FP32 = Way(4, 4, PerToken(24, 12, 8, 16), PerToken(32, 12, 8, 26), 17, logit_bytes=4)
 # Adapters under autocast: what fp16 needs.
 AUTOCAST = Way(2, 2, PerToken(24.8, wide=8.3), PerToken(wide=23), 8, adapter_copies=2)
 # peft's own preparation and the loss of transformers, for comparison: all else in fp32.
