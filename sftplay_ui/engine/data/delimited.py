@@ -88,7 +88,7 @@ def read_table(path: Path, encoding: str, table: Table) -> Iterator[Row]:
 def _row(path: Path, record: Record, table: Table) -> Row:
     place = Place(path, record.line)
     if record.cells is None:
-        kind = "blank_lines" if record.reason == EMPTY[0] else "broken_row"
+        kind = "blank_lines" if record.reason in EMPTY else "broken_row"
         return BrokenRow(place, kind, record.reason)
     if record.line < table.first_line:
         return BrokenRow(place, "above_header", "the line stands above the table")

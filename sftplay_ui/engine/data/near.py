@@ -54,7 +54,7 @@ class Texts:
 def near_groups(texts: Texts, names: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Give every text the name of its group: `names` [n], with near ones renamed to be equal.
 
-    `names` are equal exactly where texts are; the result does not depend on their order.
+    Equal `names` stay equal; which name a group gets does not depend on the order of the texts.
     """
     unique, first = np.unique(names, return_index=True)
     if len(unique) < 2:
