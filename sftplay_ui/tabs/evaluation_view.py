@@ -73,8 +73,8 @@ def verdict_card(evaluation: Evaluation) -> str:
     return (
         f"<div class='verdict {tone}'><span class='pill {tone}'>{escape(evaluation.judgement)}"
         f"</span><p>{escape(evaluation.verdict)}</p>"
-        f"<small>{escape(evaluation.run)} against {escape(short(evaluation.model, 2))} on {escape(basis)}"
-        "</small></div>"
+        f"<small>{escape(evaluation.run)} against {escape(short(evaluation.model, 2))} on "
+        f"{escape(basis)}</small></div>"
     )
 
 
