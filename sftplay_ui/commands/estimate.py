@@ -9,6 +9,7 @@ from sftplay_ui.engine.memory.forecast import Forecast, Work, find_speed, foreca
 from sftplay_ui.engine.memory.lengths import TokenLengths, measure_lengths
 from sftplay_ui.engine.memory.shapes import ModelShape
 from sftplay_ui.engine.memory.source import model_shape
+from sftplay_ui.engine.memory.table import imagined_card
 from sftplay_ui.engine.model_store import find_model
 
 GIB = 1 << 30
@@ -20,7 +21,7 @@ def estimate_run(context: Context) -> Answer:
     config = context.config()
     model = config.model
     shape = model_shape(model.name, model.revision, workspace=context.workspace)
-    device = card(context.args.card) if context.args.card else detect_device()
+    device = imagined_card(context.args.card) if context.args.card else detect_device()
     lengths = known_lengths(config, context)
     found = estimate(config, shape, device, lengths)
     time = None if lengths is None else foresee(config, shape, device, (lengths, found), context)
@@ -34,13 +35,6 @@ def estimate_run(context: Context) -> Answer:
         "time_source": time.source if time else "there are no training examples yet",
     }
     return Answer(value, describe(found, shape, time))
-
-
-def card(gigabytes: float) -> DeviceInfo:
-    """Imagine an NVIDIA card of so many gigabytes with nothing on it, a recent one with bf16."""
-    size = int(gigabytes * GIB)
-    name = f"an NVIDIA card with {gigabytes:g} GB"
-    return DeviceInfo("cuda:0", "cuda", name, size, size, True, "as a recent card has it")
 
 
 def known_lengths(config: RunConfig, context: Context) -> TokenLengths | None:
