@@ -3,11 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sftplay_ui.engine.config import (
-    LoraConfig,
     LoggingConfig,
+    LoraConfig,
     ModelConfig,
     RunConfig,
     TrainConfig,
@@ -51,7 +51,12 @@ def write_examples(workspace: Workspace, train: int = 20, val: int = 4) -> None:
 
 
 def config_for(
-    model: Path, *, mode: str = "lora", lora: dict[str, Any] | None = None, **train: Any
+    model: Path,
+    *,
+    mode: str = "lora",
+    lora: dict[str, Any] | None = None,
+    board: Literal["tensorboard", "none"] = "none",
+    **train: Any,
 ) -> RunConfig:
     """Configure a small run in fp32, without samples unless asked for."""
     chosen = {"epochs": 2, "bf16": False, "sample_prompts": 0, "effective_batch": 4, **train}
@@ -59,14 +64,14 @@ def config_for(
         model=ModelConfig(name=str(model), max_seq_len=128),
         tuning=TuningConfig(mode=mode, lora=LoraConfig(**{"r": 4, "alpha": 8, **(lora or {})})),
         train=TrainConfig(**chosen),
-        logging=LoggingConfig(backend="none"),
+        logging=LoggingConfig(backend=board),
     )
 
 
 def train_here(
     config: RunConfig, workspace: Workspace, name: str = "run", *, until: Any = None
 ) -> list[Event]:
-    """Train in this process and give the events; `until(event)` may leave files for the run to find."""
+    """Train in this process and give the events; `until(event)` may leave files for it to find."""
     import torch
     from accelerate.state import AcceleratorState
 

@@ -20,8 +20,9 @@ from sftplay_ui.engine.model_folder import weight_files
 Mode = Literal["qlora", "lora", "full"]
 Precision = Literal["bf16", "fp16", "fp32"]
 SMALL_MODEL = 1_000_000_000
-# Bytes of activations per token, layer and unit of width: fitted for frozen 16-bit linear layers.
-PER_HIDDEN, PER_INTERMEDIATE = 24.8, 8.3
+# Bytes of activations per token, layer and unit of (residual, feed-forward) width: for frozen 16-bit
+# linear layers, and for 4-bit ones, whose adapters keep their inputs in fp32.
+PER_WIDTH, PER_WIDTH_PACKED = (24.8, 8.3), (37.0, 10.0)
 CPU_ACTIVATION_BYTES = 1.0e9
 DEVICE_SHARE = 0.4
 # Micro-batches below this many tokens keep no device busy.
@@ -50,9 +51,11 @@ class ModelSize:
         billions = self.parameters / 1e9
         return f"{billions:.1f}B" if billions >= 1 else f"{self.parameters / 1e6:.0f}M"
 
-    def activation_bytes(self, precision: Precision, *, checkpointing: bool) -> float:
+    def activation_bytes(self, mode: str, precision: str, *, checkpointing: bool) -> float:
         """Estimate the activations kept per token; with checkpointing one layer's at a time."""
-        layer = PER_HIDDEN * self.hidden + PER_INTERMEDIATE * self.intermediate
+        packed = mode == "qlora" and precision == "bf16"
+        hidden, wide_hidden = PER_WIDTH_PACKED if packed else PER_WIDTH
+        layer = hidden * self.hidden + wide_hidden * self.intermediate
         wide = 2 if precision == "fp32" else 1
         kept = self.layers * 2 * self.hidden + layer if checkpointing else self.layers * layer
         return kept * wide
@@ -87,8 +90,11 @@ def resolve(
     fit = fit_batch(
         config.train,
         budget=activation_budget(device, model, str(mode.value)),
-        model=model,
-        precision=precision.value,  # type: ignore[arg-type]
+        needs=tuple(
+            longest
+            * model.activation_bytes(str(mode.value), str(precision.value), checkpointing=recomputed)
+            for recomputed in (False, True)
+        ),
         longest=longest,
         processes=processes,
     )
@@ -205,24 +211,26 @@ def fit_batch(
     train: TrainConfig,
     *,
     budget: float,
-    model: ModelSize,
-    precision: Precision,
+    needs: tuple[float, ...],
     longest: int,
     processes: int,
 ) -> BatchFit:
-    """Cut the effective batch so that a micro-batch of the longest examples fits the budget."""
+    """Cut the effective batch so that a micro-batch of the longest examples fits the budget.
+
+    `needs` are the bytes of one such example as kept, and as recomputed with checkpointing.
+    """
     share = max(1, train.effective_batch // processes)
 
     def largest(checkpointing: bool) -> int:
-        need = model.activation_bytes(precision, checkpointing=checkpointing) * longest
+        need = needs[checkpointing]
         return max(
             n for n in range(1, share + 1) if share % n == 0 and (n == 1 or n * need <= budget)
         )
 
-    need = model.activation_bytes(precision, checkpointing=False) * longest
-    fitting = largest(False) if need <= budget else 0
-    checkpointing, why = choose_checkpointing(train, fitting, share, longest)
     size, accum = train.batch_size, train.grad_accum
+    # a size that was asked for must fit as it is
+    fitting = largest(False) if needs[0] * (1 if size == "auto" else size) <= budget else 0
+    checkpointing, why = choose_checkpointing(train, fitting, share, longest)
     whole = f"keeps {train.effective_batch} examples a step"
     if size != "auto" and accum != "auto":
         return BatchFit(size, accum, checkpointing, True, ("as asked", "as asked", why))

@@ -1,5 +1,7 @@
 """The plan of a run and what lies in a micro-batch."""
 
+from itertools import chain
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def test_every_epoch_takes_every_example_once_in_another_order():
     assert made.steps == 6
     epochs = [[made.examples(step) for step in steps] for steps in ((1, 2, 3), (4, 5, 6))]
     for epoch in epochs:
-        assert sorted(sum(epoch, [])) == list(range(len(LENGTHS)))
+        assert sorted(chain.from_iterable(epoch)) == list(range(len(LENGTHS)))
     assert epochs[0] != epochs[1]
 
 
@@ -58,7 +60,7 @@ def test_micro_batches_of_all_processes_are_the_examples_of_the_step(ranks, batc
             for rank in range(ranks)
             for share in made.micro_batches(step, batch_size, rank=rank, ranks=ranks)
         ]
-        assert sorted(sum(shares, [])) == sorted(made.examples(step))
+        assert sorted(chain.from_iterable(shares)) == sorted(made.examples(step))
         assert all(len(share) <= batch_size for share in shares)
 
 

@@ -1,4 +1,4 @@
-"""The prepared model: every fast path together computes what plain transformers and peft compute."""
+"""The prepared model: all fast paths together compute what plain transformers and peft compute."""
 
 import subprocess
 import sys

@@ -87,7 +87,9 @@ class Stepper:
         self.course = course
         self.plan = course.plan
         self.accelerator = accelerator
-        self.learner = accelerator.prepare_model(Learner(prepared))
+        # for evaluations, where processes need not keep step with each other
+        self.alone = Learner(prepared)
+        self.learner = accelerator.prepare_model(self.alone)
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.weights = [p for p in prepared.model.parameters() if p.requires_grad]
         self.batch_size = course.batch_size

@@ -8,7 +8,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from sftplay_ui.engine.atomic_file import replace_text
 from sftplay_ui.engine.choices import Choice
@@ -104,7 +104,12 @@ def processes() -> int:
 def make_accelerator(resolved: Resolved, *, cpu: bool) -> Accelerator:
     """Make the accelerator: autocast only where weights are fp32, loss scaling only for fp16."""
     mixed = resolved.precision if resolved.mode == "full" or resolved.precision == "fp16" else "no"
-    return Accelerator(cpu=cpu, mixed_precision="no" if mixed == "fp32" else mixed)
+    return Accelerator(
+        cpu=cpu,
+        mixed_precision="no" if mixed == "fp32" else mixed,
+        # no buffer of a language model changes, and processes may differ by a micro-batch
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
 
 
 def identify(session: Session) -> Identity:

@@ -102,7 +102,8 @@ class Session:
             if self.config.train.batch_size == "auto":
                 self.stepper.batch_size = before.batch_size
         self.progress.settings = self.settings()
-        self.identity.write(self.run_dir / "identity.json")
+        if self.stepper.accelerator.is_main_process:
+            self.identity.write(self.run_dir / "identity.json")
         if again or found is not None:
             yield RunResumed(step=self.progress.step, evaluated=self.progress.evaluated)
 

@@ -89,7 +89,7 @@ class Watch:
                 leave_if_asked(self.run_dir)
             batch = stepper.lay(share[start : start + size]).to(accelerator.device)
             with torch.no_grad():
-                loss = float(stepper.learner(batch))
+                loss = float(stepper.alone(batch))
             total += torch.tensor([loss, batch.learned_tokens])
             yield PhaseProgressed(done=min(start + size, len(share)))
         loss, learned = accelerator.reduce(total.to(accelerator.device), "sum").tolist()
