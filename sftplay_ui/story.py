@@ -221,7 +221,8 @@ class Story:
 
     def resume_step(self) -> int | None:
         """Give the step a resume goes on from (0: from the start); None where it makes no sense."""
-        if self.state not in ("stopped", "failed", "lost"):
+        # a worker that said goodbye may still be on its way out
+        if self.alive or self.state not in ("stopped", "failed", "lost"):
             return None
         if self.started is not None and self.started.job != "train":
             return None

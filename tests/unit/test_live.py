@@ -14,6 +14,7 @@ from sftplay_ui.engine.events import (
     PhaseStarted,
     RunFailed,
     RunStarted,
+    RunStopped,
     StepLogged,
     cut_back,
 )
@@ -184,6 +185,17 @@ def test_a_stopped_run_says_where_it_would_go_on(live, workspace):
     offer = ask(live)["told"]["resume"]
     assert f"checkpoint-{story.last_step.step}" in offer
     assert f"{400 - story.last_step.step} of 400 steps to go" in offer
+
+
+def test_nothing_is_offered_while_a_stopped_worker_is_still_leaving(workspace):
+    story = Story(stand_in.make_run(workspace, "leaving"))
+    story.add(RunStopped(step=5))
+    assert story.state == "stopped"
+    assert story.resume_step() is None
+    before = story.facts
+    story.end()
+    assert story.resume_step() == 0
+    assert story.facts > before  # so that pages ask again
 
 
 def test_a_run_that_is_cut_back_and_goes_on_starts_a_new_curve(live, workspace):

@@ -1,0 +1,168 @@
+"""The Train tab in a browser: curves that survive reloads, and a real run from click to adapter."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from sftplay_ui.engine.events import StepLogged
+from sftplay_ui.engine.runs import Run
+from sftplay_ui.engine.workspace import Workspace
+from tests import stand_in
+
+LONG = 120_000  # a worker imports torch, on a machine that may be busy
+
+
+def points(page: Page, at_least: int) -> None:
+    """Wait until a page shows so many points."""
+    page.wait_for_function(f"() => window.__chartN >= {at_least}", timeout=20_000)
+
+
+@pytest.fixture
+def trainable(workspace: Workspace, tiny_llama: Path) -> Workspace:
+    """Give the workspace a tiny base model and a few examples."""
+    shutil.copytree(tiny_llama, workspace.root / "models" / "tiny")
+    folder = workspace.data / "processed"
+    folder.mkdir()
+    for split, count in (("train", 24), ("val", 4), ("test", 4)):
+        rows = [
+            json.dumps({"user": f"What is {split} {i}?", "assistant": f"It is number {i}."})
+            for i in range(count)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return workspace
+
+
+def choose_tiny_model(page: Page, **numbers: str) -> None:
+    """Fill in the form for a run of the tiny model."""
+    model = page.locator("#train-model-name input")
+    model.fill("models/tiny")
+    model.press("Enter")
+    for name, value in numbers.items():
+        page.locator(f"#train-{name.replace('_', '-', 1)} input").fill(value)
+
+
+def test_a_reload_in_the_middle_shows_the_same_curve(open_page, workspace):
+    process = stand_in.start(stand_in.make_run(workspace, "long"), "--steps", "4000")
+    page = open_page("train")
+    points(page, 15)
+    before = page.evaluate("window.__chartN")
+    page.reload()
+    points(page, before)
+    other = open_page("train")
+    points(other, before)
+    process.kill()
+    process.wait()
+    expect(page.locator("#train-head [data-part=state]")).to_have_text("lost")
+    final = len(Run(workspace.outputs / "long").events())
+    expect(page.locator("#train-head .problem")).to_contain_text("ended without saying why")
+    expect(page.locator("#train-resume")).to_be_visible()
+    expect(page.locator("#train-head [data-part=resume]")).to_contain_text("checkpoint-")
+    for each in (page, other):
+        points(each, 15)
+        assert each.evaluate("window.__chartN") < final
+
+
+def test_a_finished_run_is_shown_with_its_samples_choices_and_gaps(open_page, workspace):
+    stand_in.finish(stand_in.make_run(workspace, "done"), "--steps", "60")
+    page = open_page("train")
+    points(page, 60)
+    assert page.evaluate("window.__state") == "finished"
+    told = page.locator("#train-told")
+    expect(told.locator(".sample .ask")).to_have_text(stand_in.QUESTION)
+    expect(told.locator(".pair")).to_contain_text("at step 60")
+    expect(told.locator("[data-block=warnings]")).to_contain_text("bitsandbytes")
+    told.get_by_text("What was decided for you").click()
+    expect(told.locator("[data-part=choices]")).to_contain_text("train.learning_rate")
+    told.get_by_text("Log", exact=True).click()
+    expect(told.locator("[data-part=log]")).to_contain_text("RunFinished")
+    canvas = page.locator("[data-chart=loss] canvas")
+    assert "60 points up to step 60" in str(canvas.get_attribute("aria-label"))
+    canvas.hover(position={"x": 200, "y": 100})
+    expect(page.locator("[data-chart=loss] .read-out")).to_contain_text("step ")
+
+
+def test_another_run_of_the_library_shows_its_own_curve(open_page, workspace):
+    stand_in.finish(stand_in.make_run(workspace, "older"), "--steps", "30")
+    stand_in.finish(stand_in.make_run(workspace, "newer"), "--steps", "50")
+    page = open_page("train")
+    points(page, 50)
+    page.get_by_role("button", name="older", exact=True).click()
+    page.wait_for_function("() => window.__chartN === 30")
+    expect(page.locator("#train-head [data-part=run]")).to_have_text("older")
+    page.reload()
+    page.wait_for_function("() => window.__chartN === 30")
+
+
+def test_deleting_asks_first(open_page, workspace):
+    run = stand_in.finish(stand_in.make_run(workspace, "unwanted"), "--steps", "5")
+    page = open_page("train")
+    points(page, 5)
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.locator("#train-delete").click()
+    assert run.folder.exists()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.locator("#train-delete").click()
+    expect(page.locator("#train-run-note")).to_contain_text("unwanted is deleted")
+    assert not run.folder.exists()
+    expect(page.locator("#train-head [data-part=run]")).to_have_text("No run yet")
+
+
+def test_text_of_a_run_is_never_markup(open_page, workspace, monkeypatch):
+    monkeypatch.setattr(stand_in, "QUESTION", "<img src=x onerror=alert(1)>")
+    run = stand_in.make_run(workspace, "hostile")
+    writer = stand_in.EventWriter(run.events_path)
+    stand_in.ProcessRecord(1, 0, "never").write(run.folder / "worker.json")
+    for event in stand_in.opening():
+        writer.write(event)
+    writer.close()
+    page = open_page("train")
+    expect(page.locator("#train-told .ask")).to_have_text("<img src=x onerror=alert(1)>")
+    assert page.locator("#train-told img").count() == 0
+
+
+def test_a_wrong_setting_is_named_and_what_was_typed_stays(open_page, trainable):
+    page = open_page("train")
+    choose_tiny_model(page, train_learning_rate="fast")
+    page.locator("#train-start").click()
+    expect(page.locator("#train-start-note .problem")).to_contain_text("train.learning_rate")
+    expect(page.locator("#train-train-learning_rate input")).to_have_value("fast")
+    expect(page.locator("#train-model-name input")).to_have_value("models/tiny")
+    assert [*trainable.outputs.iterdir()] == []
+
+
+def test_a_click_on_start_leads_to_an_adapter(open_page, trainable):
+    page = open_page("train")
+    choose_tiny_model(page, train_epochs="1")
+    page.locator("#train-start").click()
+    expect(page.locator("#train-start-note")).to_contain_text("tiny has started")
+    state = page.locator("#train-head [data-part=state]")
+    expect(state).to_have_text("finished", timeout=LONG)
+    page.wait_for_function("() => window.__chartN === 3")
+    assert (trainable.adapters / "tiny" / "adapter_model.safetensors").exists()
+
+
+def test_a_run_is_stopped_and_goes_on_and_is_nobody_elses_to_disturb(open_page, trainable):
+    page = open_page("train")
+    head = page.locator("#train-head")
+    page.get_by_role("button", name="Evaluation and checkpoints").click()
+    choose_tiny_model(page, train_epochs="500", train_effective_batch="2", train_sample_prompts="0")
+    page.locator("#train-start").click()
+    page.wait_for_function("() => window.__chartN >= 3", timeout=LONG)
+    other = open_page("train")
+    other.locator("#train-start").click()
+    expect(other.locator("#train-start-note .problem")).to_contain_text("tiny is running already")
+    page.locator("#train-stop").click()
+    expect(head.locator("[data-part=state]")).to_have_text("stopped", timeout=LONG)
+    offer = head.locator("[data-part=resume]")
+    expect(offer).to_contain_text("Resume goes on from step", timeout=LONG)
+    saved = page.evaluate("window.__chartN")
+    page.locator("#train-resume").click()
+    page.wait_for_function(f"() => window.__chartN > {saved + 2}", timeout=LONG)
+    expect(head.locator("[data-part=state]")).to_have_text("running")
+    run = Run(trainable.outputs / "tiny")
+    run.kill()
+    steps = [event.step for event in run.events() if isinstance(event, StepLogged)]
+    assert steps == [*range(1, len(steps) + 1)]
