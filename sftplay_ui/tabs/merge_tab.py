@@ -171,29 +171,37 @@ def free_bytes(folder: Path) -> int:
 def result_board(result: Mapping[str, Any], workspace: Workspace) -> str:
     """Show a merged model: its folder, its size, and what the proof says."""
     parity = result.get("parity") or {}
-    same = bool(parity.get("same_tokens"))
-    largest = parity.get("largest_logit_difference")
+    tone = "good" if parity.get("same_tokens") else "busy"
     cells = [
         Figure("Size", bytes_text(result.get("bytes", 0)), "on the disk"),
         Figure("Precision", str(result.get("dtype", "")), "of the merged weights"),
-        Figure("Same tokens", "yes" if same else "no", "as base and adapter"),
-        Figure(
-            "Largest difference",
-            "" if largest is None else f"{largest:.3g}",
-            "between their scores for a token",
-        ),
+        Figure("Loaded again", "yes" if result.get("reload") else "no", "from its folder"),
     ]
+    if parity:
+        largest = f"{parity['largest_logit_difference']:.3g}"
+        cells += [
+            Figure("Same tokens", "yes" if parity["same_tokens"] else "no", "as base and adapter"),
+            Figure("Largest difference", largest, "between their scores for a token"),
+        ]
     out = workspace.shorten(Path(str(result.get("out", ""))))
-    words = str(parity.get("sentence") or result.get("verdict") or parity_sentence(same))
-    tone = "good" if same else "busy"
     return (
         f"<div class='verdict {tone}'><span class='pill {tone}'>merged</span>"
-        f"<p>{escape(words)}</p><small class='mono'>{escape(out)}</small></div>{figures(cells)}"
+        f"<p>{escape(proof(parity))}</p><small class='mono'>{escape(out)}</small></div>"
+        f"{figures(cells)}"
     )
 
 
-def parity_sentence(same: bool) -> str:
-    """Word the proof."""
-    if same:
-        return "The merged model was loaded again and writes the same answers as base and adapter."
-    return "Rounding changed some answers: compare both in Evaluate before you ship this one."
+def proof(parity: Mapping[str, Any]) -> str:
+    """Word what the comparison with base and adapter showed."""
+    if not parity:
+        return "The model is there, but there was not enough memory to compare it with its parts."
+    asked = f"{parity['prompts']:,} questions"
+    if parity["same_tokens"]:
+        return (
+            f"Loaded again, the merged model wrote the same {parity['tokens']:,} tokens to {asked} "
+            "as base and adapter."
+        )
+    return (
+        f"Over {asked}, {parity['different']:,} of {parity['tokens']:,} tokens came out differently "
+        "than with base and adapter: rounding, where two tokens were nearly equal."
+    )

@@ -16,7 +16,14 @@ RESULT = {
     "out": "/somewhere/else/merged",
     "bytes": 270_000_000,
     "dtype": "bf16",
-    "parity": {"same_tokens": True, "largest_logit_difference": 0.0123},
+    "reload": True,
+    "parity": {
+        "same_tokens": True,
+        "prompts": 8,
+        "tokens": 264,
+        "different": 0,
+        "largest_logit_difference": 0.0123,
+    },
 }
 
 
@@ -34,12 +41,19 @@ def test_the_newest_result_is_shown(tab: MergeTab) -> None:
     assert "270.0 MB" in shown
     assert "0.0123" in shown
     assert "/somewhere/else/merged" in shown
-    assert "the same answers" in shown
+    assert "the same 264 tokens to 8 questions" in shown
 
 
 def test_a_merge_that_changed_answers_says_so(workspace: Workspace) -> None:
-    changed = {**RESULT, "parity": {"same_tokens": False, "largest_logit_difference": 2.0}}
-    assert "Rounding changed some answers" in result_board(changed, workspace)
+    parity = {**RESULT["parity"], "same_tokens": False, "different": 3}
+    changed = result_board({**RESULT, "parity": parity}, workspace)
+    assert "3 of 264 tokens came out differently" in changed
+
+
+def test_a_merge_without_a_comparison_does_not_claim_one(workspace: Workspace) -> None:
+    shown = result_board({**RESULT, "parity": None, "reload": False}, workspace)
+    assert "not enough memory to compare" in shown
+    assert "Same tokens" not in shown
 
 
 def test_a_folder_name_never_becomes_markup(workspace: Workspace) -> None:
