@@ -234,7 +234,7 @@ class EvaluateConfig(Section):
     split: Split = Field("test", description="Examples to score on.")
     limit: int = Field(30, ge=0, description="Most examples to answer; 0 means all.")
     base: bool = Field(True, description="Answer with the base model too, for the comparison.")
-    batch_size: int = Field(8, ge=1, le=512, description="Answers written side by side.")
+    batch_size: int = Field(16, ge=1, le=512, description="Answers written side by side.")
 
 
 class GenerateConfig(Section):
