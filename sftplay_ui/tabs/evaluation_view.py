@@ -49,7 +49,7 @@ def metrics(evaluation: Evaluation) -> list[str]:
 
 def written(metric: str, value: float, *, signed: bool = False) -> str:
     """Write a score: shares as per cent, all else with three digits."""
-    sign = "+" if signed else ""
+    sign = "+" if signed and value else ""
     if metric in SHARES:
         return f"{100 * value:{sign}.0f} %"
     return f"{value:{sign}.3f}" if abs(value) < 10 else f"{value:{sign}.1f}"
@@ -134,7 +134,7 @@ def answers_table(pairs: Sequence[AnswerPair], metric: str, page: int) -> str:
     first = (page - 1) * PAGE_ROWS
     rows = [answer_row(pair, metric) for pair in pairs[first : first + PAGE_ROWS]]
     heads = ("Question", "Reference", "Base model", "Tuned model", "Change")
-    return table(heads, rows, label="Answers side by side")
+    return f"<div class='answers'>{table(heads, rows, label='Answers side by side')}</div>"
 
 
 def answer_row(pair: AnswerPair, metric: str) -> tuple[str, ...]:

@@ -202,6 +202,6 @@ def proof(parity: Mapping[str, Any]) -> str:
             "as base and adapter."
         )
     return (
-        f"Over {asked}, {parity['different']:,} of {parity['tokens']:,} tokens came out differently "
-        "than with base and adapter: rounding, where two tokens were nearly equal."
+        f"Over {asked}, {parity['different']:,} of {parity['tokens']:,} tokens came out "
+        "differently than with base and adapter: rounding, where two tokens were nearly equal."
     )
