@@ -20,8 +20,8 @@ from sftplay_ui.engine.model_folder import weight_files
 Mode = Literal["qlora", "lora", "full"]
 Precision = Literal["bf16", "fp16", "fp32"]
 SMALL_MODEL = 1_000_000_000
-# Bytes of activations per token, layer and unit of (residual, feed-forward) width: for frozen 16-bit
-# linear layers, and for 4-bit ones, whose adapters keep their inputs in fp32.
+# Bytes of activations per token, layer and unit of (residual, feed-forward) width: for frozen
+# 16-bit linear layers, and for 4-bit ones, whose adapters keep their inputs in fp32.
 PER_WIDTH, PER_WIDTH_PACKED = (24.8, 8.3), (37.0, 10.0)
 CPU_ACTIVATION_BYTES = 1.0e9
 DEVICE_SHARE = 0.4
@@ -92,7 +92,9 @@ def resolve(
         budget=activation_budget(device, model, str(mode.value)),
         needs=tuple(
             longest
-            * model.activation_bytes(str(mode.value), str(precision.value), checkpointing=recomputed)
+            * model.activation_bytes(
+                str(mode.value), str(precision.value), checkpointing=recomputed
+            )
             for recomputed in (False, True)
         ),
         longest=longest,

@@ -49,6 +49,16 @@ def test_a_3b_model_fits_an_8_gb_card_with_long_examples_too() -> None:
     assert estimated("Qwen2.5-3B", card(8), length=4096).verdict == "fits"
 
 
+@pytest.mark.parametrize("model", ["Qwen2.5-3B", "Qwen2.5-1.5B", "Llama-3.2-1B"])
+@pytest.mark.parametrize("length", [256, 512, 1024, 2048])
+@pytest.mark.parametrize("batch_size", ["auto", 2])
+def test_what_is_decided_for_an_8_gb_card_fits_it(
+    model: str, length: int, batch_size: int | str
+) -> None:
+    left_alone = {"gradient_checkpointing": "auto", "batch_size": batch_size}
+    assert estimated(model, card(8), length=length, **left_alone).verdict == "fits"
+
+
 def test_a_7b_model_is_tight_on_8_gb_and_does_not_fit_with_longer_examples() -> None:
     assert estimated("Qwen2.5-7B", card(8)).verdict == "tight"
     assert estimated("Qwen2.5-7B", card(8), length=2048).verdict == "no"
@@ -115,7 +125,8 @@ def test_an_8_bit_optimizer_needs_a_quarter_of_the_state() -> None:
 
 
 def test_measured_lengths_count_instead_of_the_longest_allowed() -> None:
-    config = RunConfig.model_validate({"train": {"batch_size": 4}})
+    train = {"batch_size": 4, "gradient_checkpointing": False}
+    config = RunConfig.model_validate({"train": train})
     shape = ModelShape.of(ALL["SmolLM2-135M"])
     short = TokenLengths.of([100, 60, 50, 40, 30], learned=140)
     found = estimate(config, shape, cpu(), short)
