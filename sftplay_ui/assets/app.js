@@ -115,8 +115,16 @@ window.SFTPlay = (() => {
       history.replaceState(null, "", "#" + tabName(button));
       rove();
     });
-    const wanted = location.hash.slice(1);
-    if (wanted) go(wanted);
+    window.addEventListener("hashchange", () => openWanted(0));
+    openWanted(40);
+  }
+
+  /* Open the tab the address names; right after loading the rail may not be there yet. */
+  function openWanted(tries) {
+    const buttons = tabButtons(), wanted = location.hash.slice(1);
+    if (!buttons.length && tries) { setTimeout(() => openWanted(tries - 1), 50); return; }
+    const button = buttons.find(each => tabName(each) === wanted);
+    if (button && button.getAttribute("aria-selected") !== "true") button.click();
     rove();
   }
 
