@@ -1,6 +1,6 @@
 """Scores of answers against references, as `evaluate` metrics that need no network.
 
-Each metric scores one answer between 0 and 1 and gives the mean over all. What the differences mean
+Each metric scores one answer between 0 and 1 (SARI: 100) and gives the mean over all. What the differences mean
 is left to `verdict`; the loss on the references to `evaluate`.
 """
 
@@ -48,7 +48,7 @@ class AnswerMetric(evaluate.Metric):
         return {self.title: fmean(self.score(*row) for row in rows)}
 
     def score(self, source: str, prediction: str, reference: str) -> float:
-        """Score one answer, 0 to 1; DataError where there is no reference to score it against."""
+        """Score one answer; DataError where there is no reference to score it against."""
         if not reference.strip():
             raise DataError(
                 f"The question {source[:60]!r} has no reference answer to score against.",
@@ -79,7 +79,8 @@ class Sari(AnswerMetric):
 
     def rate(self, source: str, prediction: str, reference: str) -> float:
         split = split_words_and_marks
-        return sari(split(source), split(prediction), [split(reference)])
+        # 0 to 100, as it is published everywhere
+        return 100 * sari(split(source), split(prediction), [split(reference)])
 
 
 class ExactMatch(AnswerMetric):

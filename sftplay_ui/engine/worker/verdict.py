@@ -125,7 +125,8 @@ def describe_one(one: Difference, rows: int) -> str:
     name = NAMES.get(one.metric, one.metric)
     if one.metric in RIGHT_ANSWERS:
         return f"{name} {verb} from {one.before * rows:.0f} to {one.after * rows:.0f} of {rows}"
-    return f"{name} {verb} from {one.before:.2f} to {one.after:.2f}"
+    digits = 1 if max(one.before, one.after) >= 10 else 2
+    return f"{name} {verb} from {one.before:.{digits}f} to {one.after:.{digits}f}"
 
 
 def list_changes(differences: Sequence[Difference], rows: int) -> str:
