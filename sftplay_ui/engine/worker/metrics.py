@@ -1,7 +1,7 @@
 """Scores of answers against references, as `evaluate` metrics that need no network.
 
-Each metric scores one answer between 0 and 1 (SARI: 100) and gives the mean over all. What the differences mean
-is left to `verdict`; the loss on the references to `evaluate`.
+Each metric scores one answer between 0 and 1 (SARI: 100) and gives the mean over all. What the
+differences mean is left to `verdict`; the loss on the references to `reference_loss`.
 """
 
 from collections import Counter
