@@ -1,7 +1,7 @@
 """The maths of training, held: a change that should not alter it leaves these losses untouched.
 
-After a change that should: delete the file, run the tests once (they write it anew and fail), and say
-in the commit why.
+After a change that should: delete the file, run the tests once (they write it anew and fail), and
+say in the commit why.
 """
 
 import json

