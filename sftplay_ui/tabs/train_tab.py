@@ -13,12 +13,15 @@ from gradio.components import Component
 
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import config_to_yaml
+from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.errors import SFTPlayError
+from sftplay_ui.engine.memory.prospect import look_ahead
 from sftplay_ui.engine.runs import Run, find_run
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.form import Form, values_of
 from sftplay_ui.live import LiveRuns
 from sftplay_ui.presets import PRESETS
+from sftplay_ui.tabs.fit import prospect_html
 from sftplay_ui.tabs.guard import guarded
 from sftplay_ui.tabs.parts import card_title, live_part, note_box, page_head, problem, said
 from sftplay_ui.tabs.train_parts import CURVES, LIBRARY, RUN_HEAD, TOLD
@@ -160,6 +163,8 @@ class TrainTab:
             card_title("New run")
             start = gr.Button("Start training", variant="primary", elem_id="train-start")
             self.start_note = note_box("train-start-note")
+            ask = gr.Button("Will it fit?", size="sm", elem_id="train-fit-ask")
+            self.fit = note_box("train-fit")
             self.preset = gr.Radio(
                 list(PRESETS), value="balanced", label="Preset", elem_id="train-preset"
             )
@@ -192,6 +197,14 @@ class TrainTab:
             )
             show = gr.Button("Show", size="sm", elem_id="train-show")
         self.wire_form(start, show, shown)
+        ask.click(
+            guarded(self.look_ahead),
+            inputs={self.source, *self.form.inputs},
+            outputs=[self.fit],
+            queue=False,
+            show_progress="minimal",
+            api_visibility="private",
+        )
 
     def wire_form(self, start: gr.Button, show: gr.Button, shown: gr.Textbox) -> None:
         """Wire what belongs to the form."""
@@ -248,6 +261,13 @@ class TrainTab:
         except SFTPlayError as error:
             return problem(error)
         return said(f"{run.name} has started.")
+
+    def look_ahead(self, filled: Mapping[Component, Any]) -> str:
+        """Say whether a run would fit and how long it would take, without starting it."""
+        try:
+            return prospect_html(look_ahead(self.config(filled), detect_device(), self.workspace))
+        except SFTPlayError as error:
+            return problem(error)
 
     def stop(self, name: str) -> str:
         """Ask the run to save and leave; asked again, end it."""

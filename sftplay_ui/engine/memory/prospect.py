@@ -1,0 +1,55 @@
+"""What is ahead of a run before it starts: will it fit, and how long will it take.
+
+The one door for the command line and the window.
+"""
+
+from dataclasses import dataclass
+
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.device import DeviceInfo
+from sftplay_ui.engine.errors import ModelError
+from sftplay_ui.engine.memory.estimate import Estimate, estimate
+from sftplay_ui.engine.memory.forecast import Forecast, Work, find_speed, forecast
+from sftplay_ui.engine.memory.lengths import TokenLengths, measure_lengths
+from sftplay_ui.engine.memory.shapes import ModelShape
+from sftplay_ui.engine.memory.source import model_shape
+from sftplay_ui.engine.model_store import find_model
+from sftplay_ui.engine.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """A run's memory and time; `time` is None while there are no examples to count."""
+
+    shape: ModelShape
+    memory: Estimate
+    time: Forecast | None
+
+
+def look_ahead(config: RunConfig, device: DeviceInfo, workspace: Workspace) -> Prospect:
+    """Estimate memory and time of a training run on a device, without loading anything.
+
+    Raises ModelError, DataError or TemplateError for what the run would not start with either, and
+    ConfigError or BackendError for what the device cannot do.
+    """
+    model = config.model
+    shape = model_shape(model.name, model.revision, workspace=workspace)
+    lengths = known_lengths(config, workspace)
+    memory = estimate(config, shape, device, lengths)
+    if lengths is None:
+        return Prospect(shape, memory, None)
+    resolved = memory.need.resolved
+    speed = find_speed(config, shape, device, resolved=resolved, workspace=workspace)
+    work = Work(lengths.examples, lengths.tokens)
+    time = forecast(config, work=work, speed=speed, effective_batch=resolved.effective_batch)
+    return Prospect(shape, memory, time)
+
+
+def known_lengths(config: RunConfig, workspace: Workspace) -> TokenLengths | None:
+    """Measure the examples where both they and the tokenizer are here."""
+    model = config.model
+    try:
+        folder = find_model(model.name, model.revision, workspace=workspace)
+    except ModelError:  # a folder with config.json alone is enough for the rest
+        return None
+    return measure_lengths(config, folder, workspace) if folder else None
