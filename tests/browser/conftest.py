@@ -5,6 +5,7 @@ nobody but its own server.
 """
 
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,14 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+def free_port() -> int:
+    """Find a port for one window; Gradio's own search leaves a socket open for each taken one."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        number: int = asked.getsockname()[1]
+    return number
+
+
 @pytest.fixture
 def app_url(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Serve the window of this test's workspace."""
@@ -70,6 +79,7 @@ def app_url(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     window, live = assemble(workspace)
     _, url, _ = window.launch(
         server_name="127.0.0.1",
+        server_port=free_port(),
         prevent_thread_lock=True,
         quiet=True,
         **launch_options(Options(workspace)),
