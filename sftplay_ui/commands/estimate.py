@@ -40,8 +40,8 @@ def describe(ahead: Prospect) -> str:
     lines += [
         f"  {'together':<20}{found.device_bytes / GIB:8.2f} GiB",
         "",
-        f"{ahead.shape.label()} parameters, {setup.mode}, {found.batch_size} examples "
-        f"({found.tokens} tokens) at a time; room for {found.largest_batch} of the longest.",
+        f"{ahead.shape.label()} parameters, {setup.mode}, {found.batch_size} at a time "
+        f"({found.tokens:,} tokens); room for {found.largest_batch} of the longest.",
     ]
     if found.changes:
         lines += ["What saves most:", *(f"  {change}" for change in found.changes)]

@@ -50,13 +50,16 @@ def fit_html(found: Estimate) -> str:
     changes = "".join(f"<li>{html.escape(str(change))}</li>" for change in found.changes)
     advice = f'<p class="muted">What saves most:</p><ul class="advice">{changes}</ul>'
     sentence = html.escape(found.sentence)
+    # the pill says the verdict, the list says what saves most
+    figures = html.escape(found.figures)
+    examples = "1 example" if found.batch_size == 1 else f"{found.batch_size} examples"
     return (
         f'<section class="fit" aria-label="Will it fit">'
-        f'<p><span class="pill {tone}">{word}</span> {sentence}</p>'
+        f'<p><span class="pill {tone}">{word}</span> {figures}</p>'
         f'<div class="fit-bar" role="img" aria-label="{sentence}">{segments}'
         f'<b style="left:{100 * found.free_bytes / whole:.2f}%" title="free"></b></div>'
         f'<ul class="fit-key">{key}</ul>'
-        f'<p class="muted">{found.batch_size} examples ({found.tokens:,} tokens) at a time, '
+        f'<p class="muted">{examples} ({found.tokens:,} tokens) at a time, '
         f"room for {found.largest_batch:,}. Simulated from the model's shape.</p>"
         f"{advice if found.changes else ''}</section>"
     )

@@ -117,6 +117,13 @@ def test_the_settings_of_a_run_fill_the_form(tab, workspace):
     assert filled[tab.form.controls["train.learning_rate"]]["value"] == "auto"
 
 
+def test_whether_it_fits_is_said_without_starting_anything(tab, workspace):
+    said = tab.look_ahead(untouched(tab))
+    assert "are needed" in said
+    assert "What saves most" in said
+    assert not any(workspace.outputs.iterdir())
+
+
 def test_the_yaml_that_is_shown_is_the_run_that_would_start(tab, workspace):
     filled = {
         **untouched(tab),

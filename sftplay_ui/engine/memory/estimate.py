@@ -40,8 +40,9 @@ class Categories:
 class Estimate:
     """What a run needs against what is free; `device_bytes` is the likeliest need.
 
-    `peak_allocated_bytes` are tensors alone. `largest_batch` counts examples of the longest length
-    that fit into one micro-batch; 0 means not even one does.
+    `peak_allocated_bytes` are tensors alone; `figures` are the numbers of `sentence`.
+    `largest_batch` counts examples of the longest length that fit into one micro-batch; 0 means not
+    even one does.
     """
 
     peak_allocated_bytes: int
@@ -54,6 +55,7 @@ class Estimate:
     phase_of_peak: str
     verdict: Verdict
     sentence: str
+    figures: str
     batch_size: int
     tokens: int
     largest_batch: int
@@ -79,6 +81,7 @@ def estimate(
     low, high = int(likely * LOW), int(likely * HIGH)
     verdict = judge(likely, high, device.free_bytes)
     changes = best_changes(config, shape, device, lengths, now)
+    figures = compare((low, likely, high), device)
     return Estimate(
         peak_allocated_bytes=int(now.peak.parts.total),
         device_bytes=likely,
@@ -89,7 +92,8 @@ def estimate(
         categories=categorise(now),
         phase_of_peak=now.peak.phase,
         verdict=verdict,
-        sentence=say(verdict, (low, likely, high), device, changes),
+        sentence=say(verdict, figures, changes),
+        figures=figures,
         batch_size=now.resolved.batch_size,
         tokens=now.setup.tokens,
         largest_batch=largest_batch(config, shape, device, lengths),
@@ -111,16 +115,18 @@ def categorise(now: Need) -> Categories:
     return Categories(**parts, slack=int(now.slack), context=int(now.context))
 
 
-def say(
-    verdict: Verdict, band: tuple[int, int, int], device: DeviceInfo, changes: tuple[Change, ...]
-) -> str:
-    """Put the verdict into a sentence with its figures."""
+def compare(band: tuple[int, int, int], device: DeviceInfo) -> str:
+    """Word what is needed (low, likely, high) beside what is free."""
     low, likely, high = (size / GIB for size in band)
     free = device.free_bytes / GIB
-    figures = (
+    return (
         f"about {likely:.1f} GiB ({low:.1f} to {high:.1f}) are needed, "
         f"{free:.1f} GiB are free on {device.name}"
     )
+
+
+def say(verdict: Verdict, figures: str, changes: tuple[Change, ...]) -> str:
+    """Put the verdict into a sentence with its figures."""
     if verdict == "fits":
         return f"Fits: {figures}."
     best = f" What saves most: {changes[0]}." if changes else " Choose a smaller model."

@@ -19,7 +19,7 @@ SLACK = 0.15
 CUDA_CONTEXT = 0.7 * GIB
 # Python with torch, transformers and peft loaded, before any model; with bitsandbytes and what it
 # unpacks while it loads. From a few runs of the starter model, whose real peaks were 2.3 GB (2.5
-# estimated), 1.5 (1.4) and, in 4 bits, 1.8 (1.8).
+# estimated), 1.5 (1.4) and, in 4 bits, 1.8 (1.7).
 PROCESS, PROCESS_QUANTISED = 0.75 * GIB, 1.15 * GIB
 LONGEST_WITH_SCORES = 1024
 
