@@ -39,6 +39,7 @@ from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
 State = Literal["running", "finished", "stopped", "failed", "lost"]
 TAIL_BYTES = 64 * 1024
 START_SECONDS = 60
+LEAVE_SECONDS = 20
 # threads of a worker that wait for each other let other programs run: several times faster on a
 # busy computer, and the person's own work stays smooth (benchmarks/busy_machine.py)
 WAIT_WITHOUT_SPINNING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
@@ -224,14 +225,20 @@ def resume_run(run: Run) -> Run:
 
 
 def refuse_busy_device() -> None:
-    """Raise DeviceBusyError when a living run holds the device, naming it."""
+    """Raise DeviceBusyError when a living run holds the device, naming it.
+
+    A run that has told its end is only leaving: it is waited for, a few seconds at most.
+    """
     lock = DeviceLock(detect_device().id)
-    holder = lock.holder()
-    if holder is not None:
-        raise DeviceBusyError(
-            f"{Path(holder.run).name} is using the {lock.device_id} device.",
-            "Wait until it is done, or stop it first.",
-        )
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while (holder := lock.holder()) is not None:
+        run = Run(Path(holder.run))
+        if run.state() == "running" or time.monotonic() > deadline:
+            raise DeviceBusyError(
+                f"{run.name} is using the {lock.device_id} device.",
+                "Wait until it is done, or stop it first.",
+            )
+        time.sleep(0.05)
 
 
 def launch(run: Run, *, pipes: bool = False) -> "subprocess.Popen[str]":

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from sftplay_ui.engine.runs import (
     find_run,
     list_runs,
     new_folder,
+    refuse_busy_device,
     resume_run,
     start_run,
 )
@@ -136,14 +138,25 @@ def test_a_run_is_found_by_name_or_path_and_a_wrong_name_lists_the_right_ones(wo
 
 
 def test_starting_is_refused_before_anything_is_written_while_the_device_is_held(workspace):
+    other = made_run(workspace, "other", STARTED, pid=os.getpid())
     lock = DeviceLock("cpu")
-    lock.acquire(workspace.outputs / "other")
+    lock.acquire(other.folder)
     try:
         with pytest.raises(DeviceBusyError, match="other"):
             start_run(RunConfig(), workspace)
     finally:
         lock.release()
-    assert list(workspace.outputs.iterdir()) == []
+    assert [path.name for path in workspace.outputs.iterdir()] == ["other"]
+
+
+def test_a_run_that_has_told_its_end_is_waited_for(workspace):
+    end = RunFinished(step=9, adapter="a", seconds=1)
+    leaving = made_run(workspace, "leaving", STARTED, end, pid=os.getpid())
+    lock = DeviceLock("cpu")
+    lock.acquire(leaving.folder)
+    threading.Timer(0.3, lock.release).start()
+    refuse_busy_device()
+    assert lock.holder() is None
 
 
 def test_a_finished_or_living_run_is_not_resumed(workspace):
