@@ -77,7 +77,7 @@ class DataTab:
         self.result.build(self.note)
         self.wire_source()
         self.wire_reading()
-        self.wire_pages(page)
+        self.wire_pages()
 
     def build_source(self) -> None:
         """Lay out the ways to bring data."""
@@ -233,21 +233,27 @@ class DataTab:
             slow=True,
         )
 
-    def wire_pages(self, page: gr.Tab) -> None:
+    def wire_pages(self) -> None:
         """Fill a page that was just opened."""
-        shown = [self.file, self.model, *self.result.outputs]
-        on_load(guarded(self.opened), shown)
+        opened = on_load(guarded(self.opened), [self.file, self.model])
+        opened.then(
+            guarded(self.result.refresh),
+            inputs=[self.model, self.max_seq_len],
+            outputs=self.result.outputs,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
 
     # ---- handlers ----
 
-    def opened(self) -> tuple[Any, ...]:
-        """Show the file a page opens with, and what was processed."""
+    def opened(self) -> tuple[Any, Any]:
+        """Choose the file and the model a page opens with."""
         current = current_data(self.workspace)
         model = (current.model if current else "") or "starter"
         return (
             self.listed(chosen_file(self.workspace)),
             gr.Dropdown(choices=model_names(self.workspace, model), value=model),
-            *self.result.refresh(model, None),
         )
 
     def listed(self, file: str | None) -> Any:

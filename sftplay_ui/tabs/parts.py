@@ -101,11 +101,11 @@ def job_panel(job: str) -> gr.HTML:
     )
 
 
-def on_load(handler: Callable[..., Any], outputs: Any) -> None:
-    """Fill components with what is true at the moment a page is opened."""
+def on_load(handler: Callable[..., Any], outputs: Any) -> Any:
+    """Fill components with what is true when a page is opened; slow things go into its `then`."""
     window = Context.root_block
     if window is None:
         raise RuntimeError("on_load belongs into a tab's build()")
-    window.load(
+    return window.load(
         handler, outputs=outputs, queue=False, show_progress="hidden", api_visibility="private"
     )

@@ -155,16 +155,16 @@ class StyleTab:
             slow=True,
         )
         self.templates.wire_events(self.model, self.note)
-        opened = [self.model, template, *self.style_inputs, *shown]
-        on_load(guarded(self.opened), opened)
-        page.select(
-            guarded(self.preview),
-            inputs=asked,
-            outputs=shown,
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        opened = on_load(guarded(self.opened), [self.model, template, *self.style_inputs])
+        looking: dict[str, Any] = {
+            "inputs": asked,
+            "outputs": shown,
+            "queue": False,
+            "show_progress": "hidden",
+            "api_visibility": "private",
+        }
+        opened.then(guarded(self.preview), **looking)
+        page.select(guarded(self.preview), **looking)
 
     # ---- handlers ----
 
@@ -174,16 +174,14 @@ class StyleTab:
         model = current.model or "starter"
         rule = current.rule
         preset = rule if rule in STYLE_PRESETS else OWN if rule else NONE
-        template = current.template_path or ""
-        style = (preset, rule if preset == OWN else "", current.system, current.how, [*STYLED])
-        return (
-            gr.Dropdown(choices=model_names(self.workspace, model), value=model),
-            self.templates.listed(template),
-            preset,
-            gr.Textbox(value=style[1], visible=preset == OWN),
-            *style[2:],
-            *self.preview(1, *style, model, RunConfig().model.max_seq_len, template),
-        )
+        own = rule if preset == OWN else ""
+        models = gr.Dropdown(choices=model_names(self.workspace, model), value=model)
+        templates = self.templates.listed(current.template_path or "")
+        if not current.system and not rule:
+            # nothing to restore: what was typed while this page was loading stays
+            return models, templates, *(gr.skip() for _ in self.style_inputs)
+        words = gr.Textbox(value=own, visible=preset == OWN)
+        return models, templates, preset, words, current.system, current.how, [*STYLED]
 
     def pick(self, preset: str) -> Any:
         """Show the field for own words only where they are wanted."""
