@@ -27,6 +27,7 @@ from sftplay_ui.engine.worker.generate import Limits, generate_batch
 from sftplay_ui.engine.worker.learner import Stepper, rng_state, set_rng_state
 from sftplay_ui.engine.worker.material import Material
 from sftplay_ui.engine.worker.phases import leave_if_asked
+from sftplay_ui.engine.worker.questions import question_text
 
 # Enough to see form and content; a whole answer would hold up the training.
 SAMPLE_TOKENS = 64
@@ -116,11 +117,11 @@ class Watch:
             batch_size=len(prompts),
         )
         leave_if_asked(self.run_dir)
-        for question, prompt, answer in zip(self.questions, prompts, answers, strict=True):
+        for question, answer in zip(self.questions, answers, strict=True):
             yield SampleGenerated(
                 step=step,
                 source="tuned" if step else "base",
-                prompt=prompt,
+                prompt=question_text(question),
                 reference=reference(question),
                 text=self.tokeniser.decode(answer.ids, skip_special=True),
             )
