@@ -26,6 +26,11 @@ FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
+# What Gradio's client says of an answer that a reload did not wait for.
+CUT_BY_A_RELOAD = (
+    "AbortError: signal is aborted without reason",
+    "Unexpected error Connection errored out",
+)
 WIDE = {"width": 1280, "height": 800}
 
 
@@ -39,10 +44,14 @@ class Watched:
 
     def watch(self, page: Page) -> Page:
         """Note a page's errors and its requests to anybody else."""
-        page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
+        page.on("console", lambda said: said.type == "error" and self.hear(said.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self.note(request.url))
         return page
+
+    def hear(self, text: str) -> None:
+        if not text.startswith(CUT_BY_A_RELOAD):
+            self.errors.append(text)
 
     def note(self, url: str) -> None:
         if not url.startswith((self.own, "data:", "blob:")):
