@@ -136,11 +136,9 @@ class StyleTab:
         template = self.templates.chosen
         asked = [number, *self.style_inputs, self.model, self.max_seq_len, template]
         shown = [self.change, self.tokens, number, self.pager.place]
-        for event in (
-            *(control.input for control in (self.rule, self.system, self.how, self.max_seq_len)),
-            *(control.change for control in (self.model, template)),
-            number.submit,
-        ):
+        # a text's `input` leaves out pasted words and the last letters of fast typing; `change` tells
+        seen = (self.rule, self.system, self.max_seq_len, self.model, template)
+        for event in (*(control.change for control in seen), self.how.input, number.submit):
             wire(event, self.preview, asked, shown, note=self.note)
         picked = wire(self.preset.input, self.pick, [self.preset], [self.rule], note=self.note)
         wire(picked.then, self.preview, asked, shown, note=self.note)
