@@ -1,8 +1,8 @@
 """How much a worker's threads lose when other programs want the cores too.
 
 `python benchmarks/busy_machine.py [BUSY]`: matrix products a second on all cores, with threads that
-spin while they wait (the default of OpenMP) and with threads that sleep (what workers do), quiet and
-beside BUSY other busy processes (default: twice the cores).
+spin while they wait (the default of OpenMP) and with threads that sleep (what workers do), on a
+quiet machine and beside BUSY other busy processes (default: twice the cores).
 """
 
 import os
@@ -30,7 +30,9 @@ ROUNDS = 3
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
     """Keep some processes busy for as long as the block lasts."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    others = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)
+    ]
     try:
         yield
     finally:

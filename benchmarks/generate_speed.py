@@ -16,14 +16,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from sftplay_ui.engine.config import GenerateConfig
 from sftplay_ui.engine.data.examples import Message
-from sftplay_ui.engine.model_store import fetch_model
-from sftplay_ui.engine.templates import choose_template
-from sftplay_ui.engine.tokens import Tokeniser, prompt_ids
-from sftplay_ui.engine.worker.decoding import Conversation
-from sftplay_ui.engine.worker.generate import Limits, generate_batch, stream
-from sftplay_ui.engine.worker.lora_linear import use_lean_linears
-from sftplay_ui.engine.worker.model import load_base, without_peft_noise
-from sftplay_ui.engine.worker.sides import round_adapter
+from sftplay_ui.engine.models.store import fetch_model
+from sftplay_ui.engine.text.templates import choose_template
+from sftplay_ui.engine.text.tokens import Tokeniser, prompt_ids
+from sftplay_ui.engine.worker.model.load import load_base, without_peft_noise
+from sftplay_ui.engine.worker.model.lora_linear import use_lean_linears
+from sftplay_ui.engine.worker.scoring.sides import round_adapter
+from sftplay_ui.engine.worker.writing.decoding import Conversation
+from sftplay_ui.engine.worker.writing.generate import Limits, generate_batch, stream
 from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
 
 QUESTIONS = (

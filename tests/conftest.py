@@ -128,7 +128,7 @@ def starter_model() -> Iterator[Path]:
     a model that is there already is not fetched again.
     """
     from sftplay_ui.engine.errors import ModelError
-    from sftplay_ui.engine.model_store import fetch_model
+    from sftplay_ui.engine.models.store import fetch_model
     from sftplay_ui.engine.workspace import Workspace
 
     with pytest.MonkeyPatch.context() as patch:

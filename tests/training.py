@@ -15,8 +15,8 @@ from sftplay_ui.engine.config import (
 )
 from sftplay_ui.engine.data.examples import Example, Message
 from sftplay_ui.engine.events import Event
-from sftplay_ui.engine.templates import choose_template
-from sftplay_ui.engine.tokens import TokenisedExample, Tokeniser, tokenise_many
+from sftplay_ui.engine.text.templates import choose_template
+from sftplay_ui.engine.text.tokens import TokenisedExample, Tokeniser, tokenise_many
 from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
 
 ANSWERS = ("Yes.", "It is so, and it stays so for good.", "No one knows.", "A, b and c.", "Paris")

@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from sftplay_ui.engine.adapters import Adapter, mark_newest, write_contract
-from sftplay_ui.engine.templates import choose_template
-from sftplay_ui.engine.worker.identity import model_hash
-from sftplay_ui.engine.worker.model import without_peft_noise
+from sftplay_ui.engine.text.templates import choose_template
+from sftplay_ui.engine.worker.model.load import without_peft_noise
+from sftplay_ui.engine.worker.training.identity import model_hash
 from sftplay_ui.engine.workspace import Workspace
 
 

@@ -17,10 +17,10 @@ from sftplay_ui.engine.data.examples import read_examples
 from sftplay_ui.engine.data.inspection import check_data
 from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.errors import DataError, SFTPlayError
-from sftplay_ui.engine.model_store import find_model
+from sftplay_ui.engine.models.store import find_model
 from sftplay_ui.engine.runs import check_run_name
-from sftplay_ui.engine.template_check import check_template_file
-from sftplay_ui.engine.templates import choose_template
+from sftplay_ui.engine.text.template_check import check_template_file
+from sftplay_ui.engine.text.templates import choose_template
 from sftplay_ui.engine.workspace import Workspace
 
 LITTLE_SPACE_BYTES = 2 * 10**9

@@ -2,10 +2,10 @@
 
 from sftplay_ui.commands import Answer, Context
 from sftplay_ui.engine.data.process import process_files
-from sftplay_ui.engine.model_store import fetch_model
-from sftplay_ui.engine.rendered_files import render_files
-from sftplay_ui.engine.style import style_files
-from sftplay_ui.engine.templates import choose_template
+from sftplay_ui.engine.models.store import fetch_model
+from sftplay_ui.engine.style.apply import style_files
+from sftplay_ui.engine.text.rendered_files import render_files
+from sftplay_ui.engine.text.templates import choose_template
 
 
 def process(context: Context) -> Answer:

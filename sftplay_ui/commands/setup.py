@@ -3,7 +3,7 @@
 import webbrowser
 
 from sftplay_ui.commands import Answer, Context
-from sftplay_ui.engine.model_store import Progress, fetch_model
+from sftplay_ui.engine.models.store import Progress, fetch_model
 from sftplay_ui.engine.tensorboard_server import TensorBoard
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from sftplay_ui.engine.atomic_file import replace_text
 from sftplay_ui.engine.checks import CheckResult
 from sftplay_ui.engine.errors import AdapterError
-from sftplay_ui.engine.safetensors_header import TensorFacts, not_finite, read_header
-from sftplay_ui.engine.templates import ChatTemplate, TemplateContract, template_contract
+from sftplay_ui.engine.models.safetensors_header import TensorFacts, not_finite, read_header
+from sftplay_ui.engine.text.templates import ChatTemplate, TemplateContract, template_contract
 from sftplay_ui.engine.workspace import Workspace
 
 FORMAT = 1

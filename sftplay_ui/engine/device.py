@@ -65,7 +65,7 @@ def nvidia_card(pynvml, index: int) -> DeviceInfo:  # type: ignore[no-untyped-de
         name=name if isinstance(name, str) else name.decode(),
         total_bytes=int(memory.total),
         free_bytes=int(memory.free),
-        bf16=major >= 8,  # noqa: PLR2004  Ampere
+        bf16=major >= 8,  # Ampere
         reason=f"compute capability {major}.{minor}",
     )
 

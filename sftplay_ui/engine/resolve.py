@@ -15,7 +15,7 @@ from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig, TrainConfig
 from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.errors import BackendError, ConfigError
-from sftplay_ui.engine.model_folder import weight_files
+from sftplay_ui.engine.models.folder import weight_files
 
 Mode = Literal["qlora", "lora", "full"]
 Precision = Literal["bf16", "fp16", "fp32"]

@@ -50,10 +50,11 @@ class TensorBoard:
         self.logs.mkdir(parents=True, exist_ok=True)
         port = free_port()
         log = self.logs / "server.log"
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(self.logs)]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
         with log.open("w", encoding="utf-8") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tensorboard.main", "--logdir", str(self.logs)]
-                + ["--host", "127.0.0.1", "--port", str(port)],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

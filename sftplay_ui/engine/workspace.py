@@ -53,18 +53,10 @@ class Workspace:
 
     def shorten(self, path: Path) -> str:
         """Name a path the way a person would: from the root where it lies below it."""
-        return (
-            str(path.relative_to(self.root))
-            if path.is_relative_to(self.root)
-            else str(path)
-        )
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
 
 def user_cache() -> Path:
     """Give the folder for models, caches and device locks; `SFTPLAY_HOME` overrides it."""
     override = os.environ.get("SFTPLAY_HOME")
-    return (
-        Path(override)
-        if override
-        else Path(platformdirs.user_cache_dir("sft-play", False))
-    )
+    return Path(override) if override else Path(platformdirs.user_cache_dir("sft-play", False))

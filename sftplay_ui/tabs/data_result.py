@@ -8,17 +8,17 @@ import gradio as gr
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.examples import read_examples
 from sftplay_ui.engine.data.process import REPORT_NAME
+from sftplay_ui.engine.data.report import read_report
 from sftplay_ui.engine.errors import ModelError, TemplateError
 from sftplay_ui.engine.project import current_data
-from sftplay_ui.engine.report import read_report
-from sftplay_ui.engine.tokens import tokenise_stream
+from sftplay_ui.engine.text.token_source import token_source
+from sftplay_ui.engine.text.tokens import tokenise_stream
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.tabs.data_view import histogram, report_board
 from sftplay_ui.tabs.example_rows import columns, open_rows
 from sftplay_ui.tabs.markup import board, note
 from sftplay_ui.tabs.pager import Pager, place_of
 from sftplay_ui.tabs.parts import card_title
-from sftplay_ui.tabs.token_source import token_source
 from sftplay_ui.tabs.wiring import wire
 
 PAGE_ROWS = 25

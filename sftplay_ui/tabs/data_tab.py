@@ -13,6 +13,7 @@ from sftplay_ui.engine.data.raw_files import DEFAULT_SAMPLE, keep_copy, keep_pas
 from sftplay_ui.engine.data.row_checks import Measure
 from sftplay_ui.engine.errors import ModelError, SFTPlayError, TemplateError
 from sftplay_ui.engine.project import CurrentData, current_data, set_current_data
+from sftplay_ui.engine.text.token_source import model_names, token_source
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
 from sftplay_ui.tabs.data_files import (
@@ -34,7 +35,6 @@ from sftplay_ui.tabs.data_view import DELIMITERS, doctor_board, facts_board, pre
 from sftplay_ui.tabs.guard import guarded
 from sftplay_ui.tabs.markup import board, empty, note, problem
 from sftplay_ui.tabs.parts import card_title, on_load, page_head
-from sftplay_ui.tabs.token_source import model_names, token_source
 from sftplay_ui.tabs.wiring import wire
 
 EMPTY = empty(

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from sftplay_ui.engine.data.convert import Rejected
 from sftplay_ui.engine.data.findings import Finding
 from sftplay_ui.engine.data.process import Examination
+from sftplay_ui.engine.data.report import ProcessReport, describe
 from sftplay_ui.engine.data.tally import Occurrence
-from sftplay_ui.engine.report import ProcessReport, describe
 from sftplay_ui.tabs.data_files import Look, PreviewRow
 from sftplay_ui.tabs.markup import Figure, bytes_text, escape, figures, note
 from sftplay_ui.tabs.style_view import turn

@@ -10,7 +10,7 @@ import gradio as gr
 
 from sftplay_ui.engine.adapters import read_adapter
 from sftplay_ui.engine.errors import DiskFullError, ModelError, RunNotFoundError
-from sftplay_ui.engine.model_store import find_model
+from sftplay_ui.engine.models.store import find_model
 from sftplay_ui.engine.resolve import parameter_count
 from sftplay_ui.engine.runs import Run
 from sftplay_ui.engine.workspace import Workspace

@@ -9,10 +9,11 @@ from sftplay_ui.engine.config import RunConfig, Split, StyleConfig
 from sftplay_ui.engine.data.examples import Example, RenderedExample
 from sftplay_ui.engine.errors import ModelError, TemplateError
 from sftplay_ui.engine.project import CurrentData, current_data, set_current_data
-from sftplay_ui.engine.style import apply_style, style_files, style_text
-from sftplay_ui.engine.style_presets import STYLE_PRESETS
-from sftplay_ui.engine.tokens import token_view as view_tokens
-from sftplay_ui.engine.tokens import tokenise
+from sftplay_ui.engine.style.apply import apply_style, style_files, style_text
+from sftplay_ui.engine.style.presets import STYLE_PRESETS
+from sftplay_ui.engine.text.token_source import model_names, token_source
+from sftplay_ui.engine.text.tokens import token_view as view_tokens
+from sftplay_ui.engine.text.tokens import tokenise
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
 from sftplay_ui.tabs.example_rows import open_rows
@@ -22,7 +23,6 @@ from sftplay_ui.tabs.pager import Pager, place_of
 from sftplay_ui.tabs.parts import card_title, on_load, page_head
 from sftplay_ui.tabs.style_templates import StyleTemplates
 from sftplay_ui.tabs.style_view import before_after, token_figures, token_view
-from sftplay_ui.tabs.token_source import model_names, token_source
 from sftplay_ui.tabs.wiring import wire
 
 NOTHING = empty(
@@ -136,7 +136,7 @@ class StyleTab:
         template = self.templates.chosen
         asked = [number, *self.style_inputs, self.model, self.max_seq_len, template]
         shown = [self.change, self.tokens, number, self.pager.place]
-        # a text's `input` leaves out pasted words and the last letters of fast typing; `change` tells
+        # not `input`: it passes over pasted words and the last letters of fast typing
         seen = (self.rule, self.system, self.max_seq_len, self.model, template)
         for event in (*(control.change for control in seen), self.how.input, number.submit):
             wire(event, self.preview, asked, shown, note=self.note)

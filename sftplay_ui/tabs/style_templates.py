@@ -10,14 +10,14 @@ from sftplay_ui.engine.atomic_file import replace_text
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.errors import ModelError, TemplateError
 from sftplay_ui.engine.project import CurrentData, current_data
-from sftplay_ui.engine.rendered_files import render_files
-from sftplay_ui.engine.template_check import check_template
-from sftplay_ui.engine.tokens import Tokeniser
+from sftplay_ui.engine.text.rendered_files import render_files
+from sftplay_ui.engine.text.template_check import check_template
+from sftplay_ui.engine.text.token_source import TokenSource, token_source
+from sftplay_ui.engine.text.tokens import Tokeniser
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.tabs.markup import board, note
 from sftplay_ui.tabs.parts import card_title
 from sftplay_ui.tabs.style_view import messages_list
-from sftplay_ui.tabs.token_source import TokenSource, token_source
 from sftplay_ui.tabs.wiring import wire
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")

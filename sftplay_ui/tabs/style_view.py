@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
 from sftplay_ui.engine.data.examples import Example, RenderedExample
-from sftplay_ui.engine.tokens import TokenisedExample, TokenPiece
+from sftplay_ui.engine.text.tokens import TokenisedExample, TokenPiece
 from sftplay_ui.tabs.markup import Figure, escape, figures
 
 DIFF_CHARS = 20_000

@@ -16,6 +16,7 @@ from sftplay_ui.engine.config_file import config_to_yaml
 from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.errors import SFTPlayError
 from sftplay_ui.engine.memory.prospect import look_ahead
+from sftplay_ui.engine.project import current_data
 from sftplay_ui.engine.runs import Run, find_run
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.form import Form, values_of
@@ -110,13 +111,17 @@ class TrainTab:
                 self.build_run()
             with gr.Column(scale=1, min_width=320):
                 self.build_form()
-        page.select(
-            guarded(self.newest_source),
-            outputs=[self.source],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        for handler, control in (
+            (self.newest_source, self.source),
+            (self.current_template, self.form.controls["data.template_path"]),
+        ):
+            page.select(
+                guarded(handler),
+                outputs=[control],
+                queue=False,
+                show_progress="hidden",
+                api_visibility="private",
+            )
 
     def build_run(self) -> None:
         """Lay out what the selected run does, and what can be done with it."""
@@ -247,6 +252,11 @@ class TrainTab:
             if (path := self.workspace.data / name / "train.jsonl").is_file()
         }
         return max(written, key=lambda name: written[name]) if written else gr.skip()
+
+    def current_template(self) -> Any:
+        """Take over the chat template that was chosen in Style."""
+        current = current_data(self.workspace)
+        return gr.skip() if current is None else current.template_path or ""
 
     def config(self, filled: Mapping[Component, Any]) -> RunConfig:
         """Check the form and the choice of examples; ConfigError lists every problem."""

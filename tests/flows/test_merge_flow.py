@@ -4,7 +4,7 @@ import json
 
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.events import RunFinished
-from sftplay_ui.engine.model_folder import check_model_folder
+from sftplay_ui.engine.models.folder import check_model_folder
 from sftplay_ui.engine.runs import start_run
 from tests.tuned import build_adapter
 

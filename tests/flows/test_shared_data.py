@@ -11,8 +11,8 @@ from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.examples import Example, read_examples
 from sftplay_ui.engine.data.inspection import check_data, inspect_file
 from sftplay_ui.engine.data.process import process_files
+from sftplay_ui.engine.data.report import ProcessReport
 from sftplay_ui.engine.errors import DataError
-from sftplay_ui.engine.report import ProcessReport
 from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -22,7 +22,7 @@ from sftplay_ui.engine.adapters import (
     write_contract,
 )
 from sftplay_ui.engine.errors import AdapterError
-from sftplay_ui.engine.templates import ChatTemplate
+from sftplay_ui.engine.text.templates import ChatTemplate
 from sftplay_ui.engine.workspace import Workspace
 
 TEMPLATE = ChatTemplate("{{ user }}\n{{ assistant }}é</s>", "mine.jinja", "", "<s>", "</s>")

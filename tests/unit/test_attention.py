@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sftplay_ui.engine.worker import attention
-from sftplay_ui.engine.worker.attention import PLAIN, attend_by_scores, attend_fused, rows_fit
+from sftplay_ui.engine.worker.model.attention import PLAIN, attend_by_scores, attend_fused, rows_fit
+from sftplay_ui.engine.worker.model.load import attention
 
 LENGTHS = (9, 1, 5)
 

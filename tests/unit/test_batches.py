@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sftplay_ui.engine.config import TrainConfig
-from sftplay_ui.engine.tokens import TokenisedExample
-from sftplay_ui.engine.worker.batches import Plan, learned_count, padded, side_by_side
+from sftplay_ui.engine.text.tokens import TokenisedExample
+from sftplay_ui.engine.worker.training.batches import Plan, learned_count, padded, side_by_side
 
 LENGTHS = [5, 9, 2, 7, 7, 3, 8, 1, 6, 4, 30]
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from sftplay_ui.engine.errors import DiskFullError
-from sftplay_ui.engine.worker import checkpoints
-from sftplay_ui.engine.worker.checkpoints import (
+from sftplay_ui.engine import checkpoints
+from sftplay_ui.engine.checkpoints import (
     Checkpoint,
     list_checkpoints,
     prune,
     save_checkpoint,
     usable_checkpoints,
 )
+from sftplay_ui.engine.errors import DiskFullError
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(store):
 KILLED = """
 import os, sys
 from pathlib import Path
-from sftplay_ui.engine.worker import checkpoints
+from sftplay_ui.engine import checkpoints
 from tests.unit.test_checkpoints import write
 calls = 0
 last = int(sys.argv[2])

@@ -12,8 +12,8 @@ from sftplay_ui.engine.data.findings import FIXES, KINDS
 from sftplay_ui.engine.data.leaks import find_leaks
 from sftplay_ui.engine.data.private_data import mask_personal, mask_secrets
 from sftplay_ui.engine.data.process import examine, process_files
+from sftplay_ui.engine.data.report import ProcessReport
 from sftplay_ui.engine.data.row_checks import check_example, mend_wrong_encoding, strip_html
-from sftplay_ui.engine.report import ProcessReport
 from sftplay_ui.engine.workspace import Workspace
 
 SUBJECTS = [

@@ -17,8 +17,8 @@ from sftplay_ui.engine.events import (
     SampleGenerated,
     Warned,
 )
-from sftplay_ui.engine.worker import asking
 from sftplay_ui.engine.worker.evaluate import evaluate
+from sftplay_ui.engine.worker.scoring import asking
 from sftplay_ui.engine.workspace import Workspace
 from tests.tuned import build_adapter, build_full
 
@@ -98,8 +98,8 @@ def test_the_loss_is_that_of_transformers(workspace, run_dir, tiny_llama):
     from transformers import AutoModelForCausalLM
 
     from sftplay_ui.engine.data.examples import Example
-    from sftplay_ui.engine.templates import choose_template
-    from sftplay_ui.engine.tokens import Tokeniser, tokenise
+    from sftplay_ui.engine.text.templates import choose_template
+    from sftplay_ui.engine.text.tokens import Tokeniser, tokenise
 
     write_rows(workspace, ROWS)
     list(evaluate(settings(tiny_llama, run="base"), run_dir))

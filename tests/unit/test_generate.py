@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from sftplay_ui.engine.config import GenerateConfig
 from sftplay_ui.engine.errors import NotFiniteError
-from sftplay_ui.engine.worker.decoding import Conversation, answering
-from sftplay_ui.engine.worker.generate import Limits, generate_batch, stream, text_pieces
+from sftplay_ui.engine.worker.writing.decoding import Conversation, answering
+from sftplay_ui.engine.worker.writing.generate import Limits, generate_batch, stream, text_pieces
 
 PROMPTS = [
     [7, 8, 9, 10, 11, 12, 13],

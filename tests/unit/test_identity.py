@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import pytest
 
 from sftplay_ui.engine.errors import ResumeError
-from sftplay_ui.engine.worker.identity import Identity, model_hash
+from sftplay_ui.engine.worker.training.identity import Identity, model_hash
 
 ONE = Identity(
     base_model="a",

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from sftplay_ui.engine.data.examples import Message
 from sftplay_ui.engine.errors import TemplateError
-from sftplay_ui.engine.learned_spans import learned_spans
-from sftplay_ui.engine.templates import ChatTemplate, load_template
+from sftplay_ui.engine.text.learned_spans import learned_spans
+from sftplay_ui.engine.text.templates import ChatTemplate, load_template
 
 BUNDLED = Path(__file__).parents[2] / "chat_templates"
 CHATML = (BUNDLED / "default.jinja").read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from sftplay_ui.engine.worker.lora_linear import use_lean_linears, use_stock_linears
-from sftplay_ui.engine.worker.model import without_peft_noise
+from sftplay_ui.engine.worker.model.load import without_peft_noise
+from sftplay_ui.engine.worker.model.lora_linear import use_lean_linears, use_stock_linears
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [20, 21, 22, 23, 24]])
 

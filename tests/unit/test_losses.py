@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from sftplay_ui.engine.worker import losses
-from sftplay_ui.engine.worker.losses import head_is_plain, summed_loss, summed_plain_loss
+from sftplay_ui.engine.worker.model.load import losses
+from sftplay_ui.engine.worker.model.losses import head_is_plain, summed_loss, summed_plain_loss
 
 TOKENS, WIDTH, VOCABULARY = 13, 8, 50
 

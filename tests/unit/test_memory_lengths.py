@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.memory.lengths import TokenLengths, measure_lengths
-from sftplay_ui.engine.model_folder import ModelFolder
+from sftplay_ui.engine.models.folder import ModelFolder
 from sftplay_ui.engine.workspace import Workspace
 
 

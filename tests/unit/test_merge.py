@@ -22,7 +22,8 @@ from sftplay_ui.engine.errors import (
 )
 from sftplay_ui.engine.events import PhaseProgressed, RunFinished, RunStopped, Warned
 from sftplay_ui.engine.worker import merge as merge_module
-from sftplay_ui.engine.worker.fold import (
+from sftplay_ui.engine.worker.merge import merge
+from sftplay_ui.engine.worker.merging.fold import (
     LowRank,
     fold,
     fold_file,
@@ -30,9 +31,8 @@ from sftplay_ui.engine.worker.fold import (
     read_low_ranks,
     write_index,
 )
-from sftplay_ui.engine.worker.merge import merge
-from sftplay_ui.engine.worker.model import without_peft_noise
-from sftplay_ui.engine.worker.parity import Spoken, compare
+from sftplay_ui.engine.worker.merging.parity import Spoken, compare
+from sftplay_ui.engine.worker.model.load import without_peft_noise
 from sftplay_ui.engine.workspace import Workspace
 from tests.tuned import build_adapter, build_full
 

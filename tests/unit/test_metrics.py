@@ -4,7 +4,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from sftplay_ui.engine.errors import DataError
-from sftplay_ui.engine.worker.metrics import (
+from sftplay_ui.engine.worker.scoring.metrics import (
     METRICS,
     Answer,
     AnswerContained,
@@ -15,8 +15,8 @@ from sftplay_ui.engine.worker.metrics import (
     mean_scores,
     score_answers,
 )
-from sftplay_ui.engine.worker.sari import sari
-from sftplay_ui.engine.worker.words import answer_words, split_words, split_words_and_marks
+from sftplay_ui.engine.worker.scoring.sari import sari
+from sftplay_ui.engine.worker.scoring.words import answer_words, split_words, split_words_and_marks
 
 SPECIES = "About 95 species are currently accepted."
 SPECIES_REFERENCES = (

@@ -15,17 +15,17 @@ from sftplay_ui.engine.config import LoraConfig as LoraSettings
 from sftplay_ui.engine.config import TrainConfig
 from sftplay_ui.engine.device import cpu_device
 from sftplay_ui.engine.errors import AdapterError, ModelError
-from sftplay_ui.engine.model_folder import ModelFolder
+from sftplay_ui.engine.models.folder import ModelFolder
 from sftplay_ui.engine.resolve import ModelSize, parameter_count, resolve
-from sftplay_ui.engine.worker.batches import Plan, padded
-from sftplay_ui.engine.worker.learner import Course, Learner, Stepper
-from sftplay_ui.engine.worker.model import (
+from sftplay_ui.engine.worker.model.load import (
     add_adapter,
     load_base,
     load_with_adapter,
     prepare,
     without_peft_noise,
 )
+from sftplay_ui.engine.worker.training.batches import Plan, padded
+from sftplay_ui.engine.worker.training.learner import Course, Learner, Stepper
 from tests.training import config_for, tokenised
 
 
@@ -118,7 +118,7 @@ def test_cutting_a_step_into_micro_batches_does_not_change_its_gradient(
 
 def test_a_model_that_caps_its_scores_takes_the_plain_loss(tiny_llama, monkeypatch):
     monkeypatch.setattr(
-        "sftplay_ui.engine.worker.model.head_is_plain", lambda _model: (False, "it caps")
+        "sftplay_ui.engine.worker.model.load.head_is_plain", lambda _model: (False, "it caps")
     )
     examples = tokenised(tiny_llama, 4)
     prepared = prepared_for(tiny_llama, packing=False)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from sftplay_ui.engine import downloads, starter
-from sftplay_ui.engine.downloads import Progress, need_space, report_growth
 from sftplay_ui.engine.errors import DiskFullError, ModelError
-from sftplay_ui.engine.model_folder import check_model_folder, weight_files
-from sftplay_ui.engine.model_store import fetch_model, find_model, list_models
+from sftplay_ui.engine.models import downloads, starter
+from sftplay_ui.engine.models.downloads import Progress, need_space, report_growth
+from sftplay_ui.engine.models.folder import check_model_folder, weight_files
+from sftplay_ui.engine.models.store import fetch_model, find_model, list_models
 from sftplay_ui.engine.workspace import Workspace
 from tests import doubles
 from tests.fake_hub import BROKEN, COMMIT, GATED, FakeHub, fake_hub
@@ -335,7 +335,7 @@ class Hub:
         code = (
             "import json, sys; from pathlib import Path\n"
             "from sftplay_ui.engine.errors import SFTPlayError\n"
-            "from sftplay_ui.engine.model_store import fetch_model, find_model, list_models\n"
+            "from sftplay_ui.engine.models.store import fetch_model, find_model, list_models\n"
             "from sftplay_ui.engine.workspace import Workspace\n"
             "root, name, revision = sys.argv[1:]; workspace = Workspace(Path(root)); told = []\n"
             "try:\n"

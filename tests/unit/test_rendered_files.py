@@ -8,9 +8,9 @@ import pytest
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.examples import Example, Message, RenderedExample, read_examples
 from sftplay_ui.engine.errors import DataError, TemplateError
-from sftplay_ui.engine.rendered_files import render_files, rendered_pairs
-from sftplay_ui.engine.templates import ChatTemplate, load_template
-from sftplay_ui.engine.tokens import Tokeniser, tokenise
+from sftplay_ui.engine.text.rendered_files import render_files, rendered_pairs
+from sftplay_ui.engine.text.templates import ChatTemplate, load_template
+from sftplay_ui.engine.text.tokens import Tokeniser, tokenise
 from sftplay_ui.engine.workspace import Workspace
 
 BUNDLED = Path(__file__).parents[2] / "chat_templates"

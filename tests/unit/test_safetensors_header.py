@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from sftplay_ui.engine.errors import AdapterError
-from sftplay_ui.engine.safetensors_header import not_finite, read_header
+from sftplay_ui.engine.models.safetensors_header import not_finite, read_header
 
 
 def weights(path: Path, header: object, data: bytes = bytes(8), length: int | None = None) -> Path:

@@ -5,7 +5,7 @@ import torch
 from transformers import get_scheduler
 
 from sftplay_ui.engine.config import TrainConfig
-from sftplay_ui.engine.worker.schedule import learning_rate
+from sftplay_ui.engine.worker.training.schedule import learning_rate
 
 PEAK, STEPS = 1e-3, 40
 KINDS = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sftplay_ui.engine.errors import ModelError
-from sftplay_ui.engine.special_tokens import read_special_tokens
+from sftplay_ui.engine.text.special_tokens import read_special_tokens
 
 ADDED = [{"id": 0, "content": "<pad>"}, {"id": 1, "content": "<s>"}, {"id": 2, "content": "</s>"}]
 

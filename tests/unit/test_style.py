@@ -8,7 +8,7 @@ import pytest
 from sftplay_ui.engine.config import RunConfig, StyleConfig
 from sftplay_ui.engine.data.examples import Example, Message, RenderedExample, read_examples
 from sftplay_ui.engine.errors import ConfigError, DataError
-from sftplay_ui.engine.style import apply_style, style_files, style_text
+from sftplay_ui.engine.style.apply import apply_style, style_files, style_text
 from sftplay_ui.engine.workspace import Workspace
 
 TURN = (Message("user", "Q"), Message("assistant", "One. Two. Three."))

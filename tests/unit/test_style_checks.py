@@ -2,7 +2,7 @@
 
 import pytest
 
-from sftplay_ui.engine.style_checks import answer_checks, count_sentences, measure_adherence
+from sftplay_ui.engine.style.checks import answer_checks, count_sentences, measure_adherence
 
 
 @pytest.mark.parametrize(

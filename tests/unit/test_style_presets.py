@@ -2,8 +2,8 @@
 
 import pytest
 
-from sftplay_ui.engine.style_checks import answer_checks
-from sftplay_ui.engine.style_presets import STYLE_PRESETS, rule_text
+from sftplay_ui.engine.style.checks import answer_checks
+from sftplay_ui.engine.style.presets import STYLE_PRESETS, rule_text
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sftplay_ui.engine.template_check import check_template, check_template_file
-from sftplay_ui.engine.tokens import Tokeniser
+from sftplay_ui.engine.text.template_check import check_template, check_template_file
+from sftplay_ui.engine.text.tokens import Tokeniser
 
 BUNDLED = Path(__file__).parents[2] / "chat_templates"
 OWN_OF_MODELS = {

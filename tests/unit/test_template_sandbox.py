@@ -6,7 +6,7 @@ import pytest
 
 from sftplay_ui.engine.data.examples import Message
 from sftplay_ui.engine.errors import TemplateError
-from sftplay_ui.engine.template_sandbox import chat_values, render_source, try_in_child
+from sftplay_ui.engine.text.template_sandbox import chat_values, render_source, try_in_child
 
 CHAT = (Message("user", "Why?"), Message("assistant", "So."))
 

@@ -8,7 +8,7 @@ import pytest
 
 from sftplay_ui.engine.data.examples import Message
 from sftplay_ui.engine.errors import ModelError, TemplateError
-from sftplay_ui.engine.templates import (
+from sftplay_ui.engine.text.templates import (
     ChatTemplate,
     TurnEnd,
     choose_template,

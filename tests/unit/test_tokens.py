@@ -11,9 +11,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from sftplay_ui.engine.data.examples import Example, Message, RenderedExample
 from sftplay_ui.engine.errors import ModelError, TemplateError
-from sftplay_ui.engine.special_tokens import SpecialTokens
-from sftplay_ui.engine.templates import ChatTemplate, choose_template, load_template
-from sftplay_ui.engine.tokens import (
+from sftplay_ui.engine.text.special_tokens import SpecialTokens
+from sftplay_ui.engine.text.templates import ChatTemplate, choose_template, load_template
+from sftplay_ui.engine.text.tokens import (
     TokenisedExample,
     Tokeniser,
     learned_mask,

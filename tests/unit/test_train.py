@@ -28,7 +28,7 @@ from sftplay_ui.engine.events import (
     StepLogged,
     Warned,
 )
-from sftplay_ui.engine.worker.learner import Learner
+from sftplay_ui.engine.worker.training.learner import Learner
 from tests.training import adapter_bytes, config_for, of_kind, train_here, write_examples
 
 
@@ -429,7 +429,7 @@ def test_plain_peft_opens_the_adapter_and_computes_the_same(tiny_llama, workspac
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from sftplay_ui.engine.worker.model import load_with_adapter, without_peft_noise
+    from sftplay_ui.engine.worker.model.load import load_with_adapter, without_peft_noise
 
     train_here(config_for(tiny_llama, learning_rate=1e-2), workspace)
     folder = workspace.adapters / "run"

@@ -155,3 +155,12 @@ def test_the_command_that_is_shown_is_the_run_that_would_start(tab, workspace):
 def test_a_preset_fills_in_its_settings(tab):
     filled = tab.use_preset("thorough")
     assert filled[tab.form.controls["train.epochs"]]["value"] == 5
+
+
+def test_the_template_chosen_in_style_is_taken_over(tab, workspace):
+    assert tab.current_template() == gr.skip()
+    folder = workspace.data / "processed"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.jsonl").write_text("{}\n", encoding="utf-8")
+    set_current_data(workspace, CurrentData(template_path="chat_templates/mine.jinja"))
+    assert tab.current_template() == "chat_templates/mine.jinja"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sftplay_ui.engine.worker.verdict import bootstrap_interval, compare, difference, judge
+from sftplay_ui.engine.worker.scoring.verdict import bootstrap_interval, compare, difference, judge
 
 
 def rows(**scores):

@@ -1,6 +1,6 @@
 """The data card: what a set of examples is, where it is from, under which licence, on one page."""
 
-from sftplay_ui.engine.report import ProcessReport, describe
+from sftplay_ui.engine.data.report import ProcessReport, describe
 
 
 def data_card(report: ProcessReport) -> str:

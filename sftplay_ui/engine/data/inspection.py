@@ -23,13 +23,13 @@ from sftplay_ui.engine.data.process import (
 )
 from sftplay_ui.engine.data.raw_files import read_options
 from sftplay_ui.engine.data.readers import open_source
+from sftplay_ui.engine.data.report import describe
 from sftplay_ui.engine.data.rows import BrokenRow, Facts, ReadOptions
 from sftplay_ui.engine.data.shapes import Column, RoleMapping, describe_columns, guess_mapping
 from sftplay_ui.engine.data.split import Sizes
 from sftplay_ui.engine.data.staging import Input, Staged, stage
 from sftplay_ui.engine.data.tally import Tally
 from sftplay_ui.engine.errors import DataError, SFTPlayError
-from sftplay_ui.engine.report import describe
 from sftplay_ui.engine.workspace import user_cache
 
 LOOKED_AT_ROWS = 2000

@@ -24,6 +24,7 @@ from sftplay_ui.engine.data.doctor import Diagnosis, check_fixes, diagnose
 from sftplay_ui.engine.data.findings import Finding
 from sftplay_ui.engine.data.raw_files import raw_paths, read_options, sha256
 from sftplay_ui.engine.data.readers import open_source
+from sftplay_ui.engine.data.report import LengthReport, ProcessReport, SourceReport
 from sftplay_ui.engine.data.row_checks import Measure
 from sftplay_ui.engine.data.rows import RawRow, Source
 from sftplay_ui.engine.data.shapes import (
@@ -38,7 +39,6 @@ from sftplay_ui.engine.data.staging import Input, Staged, stage, staged_lines
 from sftplay_ui.engine.data.table import journal_of
 from sftplay_ui.engine.data.tally import Occurrence
 from sftplay_ui.engine.errors import DataError, DiskFullError
-from sftplay_ui.engine.report import LengthReport, ProcessReport, SourceReport
 from sftplay_ui.engine.workspace import Workspace
 
 REPORT_NAME = "report.json"

@@ -6,9 +6,9 @@ from itertools import islice
 
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.examples import read_examples
-from sftplay_ui.engine.model_folder import ModelFolder
-from sftplay_ui.engine.templates import choose_template
-from sftplay_ui.engine.tokens import Tokeniser, tokenise_stream
+from sftplay_ui.engine.models.folder import ModelFolder
+from sftplay_ui.engine.text.templates import choose_template
+from sftplay_ui.engine.text.tokens import Tokeniser, tokenise_stream
 from sftplay_ui.engine.workspace import Workspace
 
 # A few seconds of tokenising; the rest of a longer file is taken to be like its beginning.

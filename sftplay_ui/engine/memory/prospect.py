@@ -13,7 +13,7 @@ from sftplay_ui.engine.memory.forecast import Forecast, Work, find_speed, foreca
 from sftplay_ui.engine.memory.lengths import TokenLengths, measure_lengths
 from sftplay_ui.engine.memory.shapes import ModelShape
 from sftplay_ui.engine.memory.source import model_shape
-from sftplay_ui.engine.model_store import find_model
+from sftplay_ui.engine.models.store import find_model
 from sftplay_ui.engine.workspace import Workspace
 
 

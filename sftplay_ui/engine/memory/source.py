@@ -10,10 +10,10 @@ from typing import Any
 
 import huggingface_hub
 
-from sftplay_ui.engine.hub import looks_like_hub_id, plain_hub_errors
 from sftplay_ui.engine.memory.shapes import ModelShape
-from sftplay_ui.engine.model_folder import read_config
-from sftplay_ui.engine.starter import STARTER
+from sftplay_ui.engine.models.folder import read_config
+from sftplay_ui.engine.models.hub import looks_like_hub_id, plain_hub_errors
+from sftplay_ui.engine.models.starter import STARTER
 from sftplay_ui.engine.workspace import Workspace
 
 # SmolLM2-135M-Instruct

@@ -31,10 +31,10 @@ from sftplay_ui.engine.events import (
     RunStopped,
 )
 from sftplay_ui.engine.runs import stop_requested
-from sftplay_ui.engine.worker.decoding import Conversation
-from sftplay_ui.engine.worker.generate import Limits, stream, text_pieces
 from sftplay_ui.engine.worker.phases import StopRequested
-from sftplay_ui.engine.worker.sides import Side, Sides, find_pair
+from sftplay_ui.engine.worker.scoring.sides import Side, Sides, find_pair
+from sftplay_ui.engine.worker.writing.decoding import Conversation
+from sftplay_ui.engine.worker.writing.generate import Limits, stream, text_pieces
 
 # how long an idle worker takes to notice that its run was asked to stop
 POLL_SECONDS = 0.5

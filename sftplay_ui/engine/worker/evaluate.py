@@ -21,11 +21,11 @@ from sftplay_ui.engine.events import (
     Warned,
 )
 from sftplay_ui.engine.runs import Run
-from sftplay_ui.engine.worker.asking import Examination, SideResult
 from sftplay_ui.engine.worker.phases import StopRequested
-from sftplay_ui.engine.worker.questions import QuestionSet, read_questions
-from sftplay_ui.engine.worker.sides import Pair, Side, Sides, find_pair
-from sftplay_ui.engine.worker.verdict import Verdict, compare, judge
+from sftplay_ui.engine.worker.scoring.asking import Examination, SideResult
+from sftplay_ui.engine.worker.scoring.questions import QuestionSet, read_questions
+from sftplay_ui.engine.worker.scoring.sides import Pair, Side, Sides, find_pair
+from sftplay_ui.engine.worker.scoring.verdict import Verdict, compare, judge
 
 
 def evaluate(config: RunConfig, run_dir: Path) -> Iterator[Event]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from sftplay_ui.engine.atomic_file import replace_text
+from sftplay_ui.engine.checkpoints import sync
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.errors import (
@@ -32,8 +33,7 @@ from sftplay_ui.engine.events import (
     Warned,
 )
 from sftplay_ui.engine.runs import Run
-from sftplay_ui.engine.worker.checkpoints import sync
-from sftplay_ui.engine.worker.fold import (
+from sftplay_ui.engine.worker.merging.fold import (
     FilePlan,
     LowRank,
     fold_file,
@@ -41,8 +41,8 @@ from sftplay_ui.engine.worker.fold import (
     read_low_ranks,
     write_index,
 )
-from sftplay_ui.engine.worker.merged_folder import write_extras
-from sftplay_ui.engine.worker.parity import (
+from sftplay_ui.engine.worker.merging.merged_folder import write_extras
+from sftplay_ui.engine.worker.merging.parity import (
     Parity,
     choose_questions,
     compare,
@@ -50,7 +50,7 @@ from sftplay_ui.engine.worker.parity import (
     hear_pair,
 )
 from sftplay_ui.engine.worker.phases import StopRequested, leave_if_asked
-from sftplay_ui.engine.worker.sides import Pair, Sides, find_pair
+from sftplay_ui.engine.worker.scoring.sides import Pair, Sides, find_pair
 from sftplay_ui.engine.workspace import Workspace
 
 # what lies beside the weights: tokenizer, configuration, card

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from sftplay_ui.engine.downloads import OnProgress, Progress
 from sftplay_ui.engine.events import Event, PhaseProgressed, PhaseStarted
+from sftplay_ui.engine.models.downloads import OnProgress, Progress
 from sftplay_ui.engine.runs import stop_requested
 
 Result = TypeVar("Result")

@@ -19,15 +19,15 @@ from sftplay_ui.engine.events import (
     StepLogged,
 )
 from sftplay_ui.engine.runs import stop_requested
-from sftplay_ui.engine.worker.learner import Update
 from sftplay_ui.engine.worker.memory_use import peak_bytes
-from sftplay_ui.engine.worker.opening import open_session
-from sftplay_ui.engine.worker.outcome import leave_adapter, write_figures
 from sftplay_ui.engine.worker.phases import StopRequested
-from sftplay_ui.engine.worker.schedule import learning_rate
-from sftplay_ui.engine.worker.session import Session
-from sftplay_ui.engine.worker.state import read_weights
-from sftplay_ui.engine.worker.watch import EVALUATION_METRICS
+from sftplay_ui.engine.worker.training.learner import Update
+from sftplay_ui.engine.worker.training.opening import open_session
+from sftplay_ui.engine.worker.training.outcome import leave_adapter, write_figures
+from sftplay_ui.engine.worker.training.schedule import learning_rate
+from sftplay_ui.engine.worker.training.session import Session
+from sftplay_ui.engine.worker.training.state import read_weights
+from sftplay_ui.engine.worker.training.watch import EVALUATION_METRICS
 
 
 def train(config: RunConfig, run_dir: Path) -> Iterator[Event]:

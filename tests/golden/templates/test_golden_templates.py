@@ -11,10 +11,10 @@ import pytest
 from tokenizers import AddedToken
 
 from sftplay_ui.engine.data.examples import Example, Message
-from sftplay_ui.engine.learned_spans import learned_spans
-from sftplay_ui.engine.special_tokens import SpecialTokens
-from sftplay_ui.engine.templates import ChatTemplate, choose_template, load_template
-from sftplay_ui.engine.tokens import Tokeniser, prompt_ids, tokenise
+from sftplay_ui.engine.text.learned_spans import learned_spans
+from sftplay_ui.engine.text.special_tokens import SpecialTokens
+from sftplay_ui.engine.text.templates import ChatTemplate, choose_template, load_template
+from sftplay_ui.engine.text.tokens import Tokeniser, prompt_ids, tokenise
 from tests import doubles
 
 HERE = Path(__file__).parent

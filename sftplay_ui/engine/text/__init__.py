@@ -1,0 +1,1 @@
+"""From a conversation to tokens: chat templates, and which tokens are learned."""

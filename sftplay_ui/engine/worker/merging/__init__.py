@@ -1,0 +1,1 @@
+"""What the merge job is made of: folding weights, the folder, the proof."""

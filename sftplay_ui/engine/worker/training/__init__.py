@@ -1,0 +1,1 @@
+"""What the train job is made of: the plan of batches, a step, its memory, its end."""

@@ -1,0 +1,234 @@
+"""The model with its loss, and one optimizer step: what lies between two lines of the log."""
+
+import math
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from sftplay_ui.engine.errors import DeviceMemoryError, NotFiniteError
+from sftplay_ui.engine.events import Event, Warned
+from sftplay_ui.engine.text.tokens import TokenisedExample
+from sftplay_ui.engine.worker.model.load import Prepared, recompute_activations
+from sftplay_ui.engine.worker.model.losses import summed_loss, summed_plain_loss
+from sftplay_ui.engine.worker.phases import StopRequested
+from sftplay_ui.engine.worker.training.batches import (
+    MicroBatch,
+    Plan,
+    learned_count,
+    padded,
+    side_by_side,
+)
+
+# fp16 halves its scale when a gradient overflows; more than this in a row is no accident
+OVERFLOWS_ALLOWED = 3
+
+
+class Learner(nn.Module):
+    """A micro-batch in, the summed cross-entropy of its learned tokens out (scalar, fp32)."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        super().__init__()
+        self.model = prepared.model
+        self.prepared = prepared
+
+    def forward(self, batch: MicroBatch) -> Tensor:
+        """Predict every learned token from those before it, in its own example."""
+        base = self.prepared.base
+        inputs = {
+            "input_ids": batch.input_ids,
+            "position_ids": batch.position_ids,
+            "attention_mask": batch.attention_mask,
+            "use_cache": False,
+        }
+        if self.prepared.side_by_side:
+            inputs["row_lengths"] = batch.row_lengths
+        if not self.prepared.plain_head:
+            logits = base(**inputs).logits.flatten(0, 1)
+            return summed_plain_loss(logits[batch.keep], batch.target)
+        hidden = base.get_decoder()(**inputs).last_hidden_state.flatten(0, 1)
+        return summed_loss(hidden[batch.keep], base.get_output_embeddings().weight, batch.target)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one optimizer step did; tokens and loss are those of all devices."""
+
+    loss: float
+    grad_norm: float
+    tokens: int
+    learned_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is learned, in which order, and how much of it at a time."""
+
+    examples: Sequence[TokenisedExample]
+    plan: Plan
+    batch_size: int
+    pad_id: int
+    max_grad_norm: float
+
+
+class Stepper:
+    """Takes optimizer steps; knows how large a micro-batch may be by now."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        course: Course,
+        *,
+        accelerator: Accelerator,
+        optimizer: torch.optim.Optimizer,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare model and optimizer; `between` is called after each micro-batch and may raise."""
+        self.prepared = prepared
+        self.course = course
+        self.plan = course.plan
+        self.accelerator = accelerator
+        # for evaluations, where processes need not keep step with each other
+        self.alone = Learner(prepared)
+        self.learner = accelerator.prepare_model(self.alone)
+        self.optimizer = accelerator.prepare_optimizer(optimizer)
+        self.weights = [p for p in prepared.model.parameters() if p.requires_grad]
+        self.batch_size = course.batch_size
+        self.between = between
+        self.recomputing = False
+        self.overflows = 0
+
+    def update(self, step: int, rate: float) -> Generator[Event, None, Update]:
+        """Learn from a step's examples at a learning rate; memory that runs out is worked around.
+
+        Raises NotFiniteError before anything changed, and DeviceMemoryError when nothing helps.
+        """
+        rng = rng_state()
+        try:
+            return (yield from self.try_update(step, rate))
+        except (NotFiniteError, StopRequested):
+            # the step never happened: neither its gradients nor its random draws stay
+            self.optimizer.zero_grad(set_to_none=True)
+            set_rng_state(rng)
+            raise
+
+    def try_update(self, step: int, rate: float) -> Generator[Event, None, Update]:
+        started = time.perf_counter()
+        numbers = self.plan.examples(step)
+        learned = sum(learned_count(self.course.examples[n]) for n in numbers)
+        loss = yield from self.gather_gradients(step, learned)
+        norm = self.clipped_norm()
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.overflows = 0
+        elif self.accelerator.scaler is not None and self.overflows < OVERFLOWS_ALLOWED:
+            self.overflows += 1
+            yield Warned(code="overflow", what=f"Step {step} overflowed in fp16 and is left out.")
+        else:
+            raise not_finite(step, loss, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        tokens = sum(self.plan.lengths[n] for n in numbers)
+        return Update(loss, norm, tokens, learned, time.perf_counter() - started)
+
+    def gather_gradients(self, step: int, learned: int) -> Generator[Event, None, float]:
+        """Sum up the gradients of a step; on lack of memory redo it in smaller pieces."""
+        while True:
+            rng = rng_state()
+            out_of_memory = None
+            try:
+                return self.backward_all(step, learned)
+            except torch.OutOfMemoryError as error:
+                out_of_memory = str(error).partition("\n")[0]
+            # outside of the except block, whose traceback would keep the tensors alive
+            self.optimizer.zero_grad(set_to_none=True)
+            free_memory()
+            set_rng_state(rng)
+            yield self.make_room(out_of_memory)
+
+    def backward_all(self, step: int, learned: int) -> float:
+        """Run all micro-batches of a step; give the mean loss over its learned tokens."""
+        ranks = self.accelerator.num_processes
+        batches = self.micro_batches(step)
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, (batch, counts) in enumerate(batches, start=1):
+            last = number == len(batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.learner):
+                loss = self.learner(batch.to(self.accelerator.device)) * counts
+                # several devices average their gradients, and the mean is over all of them
+                self.accelerator.backward(loss * (ranks / learned))
+            total += loss.detach()
+            self.between()
+        return float(self.accelerator.reduce(total, "sum")) / learned
+
+    def micro_batches(self, step: int) -> list[tuple[MicroBatch, int]]:
+        """Build this process's micro-batches; one without a share goes along with weight 0."""
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        shares = self.plan.micro_batches(step, self.batch_size, rank=rank, ranks=ranks)
+        if not shares:
+            return [(self.batch(self.plan.examples(step)[:1]), 0)]
+        return [(self.batch(share), 1) for share in shares]
+
+    def batch(self, numbers: Sequence[int]) -> MicroBatch:
+        """Lay some training examples side by side, or padded where the model needs that."""
+        return self.lay([self.course.examples[n] for n in numbers])
+
+    def lay(self, examples: Sequence[TokenisedExample]) -> MicroBatch:
+        if self.prepared.side_by_side:
+            return side_by_side(examples)
+        return padded(examples, self.course.pad_id)
+
+    def clipped_norm(self) -> float:
+        """Clip the gradients (0 is off) and give the norm they had."""
+        limit = self.course.max_grad_norm or math.inf
+        return float(self.accelerator.clip_grad_norm_(self.weights, limit))
+
+    def make_room(self, reason: str) -> Warned:
+        """Need less memory for the same result; DeviceMemoryError when there is no way left."""
+        if self.batch_size > 1:
+            self.batch_size = (self.batch_size + 1) // 2
+            how = f"micro-batches of {self.batch_size} from here on, as many examples a step"
+        elif not self.recomputing:
+            self.recomputing = True
+            recompute_activations(self.prepared.base)
+            how = "activations are recomputed from here on"
+        else:
+            raise DeviceMemoryError(
+                f"The device ran out of memory with one example at a time ({reason}).",
+                "Lower model.max_seq_len, use tuning.mode qlora, or choose a smaller model.",
+            )
+        return Warned(code="out_of_memory", what=f"Memory ran out ({reason}): {how}.")
+
+
+def not_finite(step: int, loss: float, norm: float) -> NotFiniteError:
+    """Say which number broke; the weights are still those of the step before."""
+    what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
+    return NotFiniteError(
+        f"At step {step} the {what}; the weights of step {step - 1} are saved.",
+        "Lower train.learning_rate, then resume or start again.",
+    )
+
+
+def free_memory() -> None:
+    """Give cached device memory back."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def rng_state() -> dict[str, object]:
+    """Take the state of torch's random numbers, on the CPU and on every CUDA device."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_rng_state(state: dict[str, object]) -> None:
+    """Put the state of torch's random numbers back."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

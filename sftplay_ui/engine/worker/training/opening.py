@@ -1,0 +1,168 @@
+"""How a training run begins: fetch, tokenise, load, and say what was decided and why."""
+
+import json
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from sftplay_ui.engine.atomic_file import replace_text
+from sftplay_ui.engine.checkpoints import file_hash
+from sftplay_ui.engine.choices import Choice
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.device import detect_device
+from sftplay_ui.engine.events import ConfigResolved, Event, PhaseStarted, Warned
+from sftplay_ui.engine.models.folder import ModelFolder
+from sftplay_ui.engine.models.store import fetch_model
+from sftplay_ui.engine.resolve import ModelSize, Resolved, parameter_count, resolve
+from sftplay_ui.engine.text.templates import choose_template
+from sftplay_ui.engine.text.tokens import Tokeniser
+from sftplay_ui.engine.worker.model.load import prepare
+from sftplay_ui.engine.worker.phases import leave_if_asked, leave_if_urged, tell_progress
+from sftplay_ui.engine.worker.training.batches import Plan
+from sftplay_ui.engine.worker.training.identity import Identity, model_hash
+from sftplay_ui.engine.worker.training.learner import Course, Stepper
+from sftplay_ui.engine.worker.training.material import Material, read_material
+from sftplay_ui.engine.worker.training.optimizers import make_optimizer
+from sftplay_ui.engine.worker.training.session import Session
+from sftplay_ui.engine.worker.training.watch import Watch
+from sftplay_ui.engine.workspace import Workspace
+
+BACKEND_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
+BACKEND = "tuning.backend"
+
+
+def open_session(config: RunConfig, run_dir: Path) -> Generator[Event, None, Session]:
+    """Fetch, tokenise and load all that a run needs, telling each phase.
+
+    Raises what any of it raises, and StopRequested when the run is asked to stop meanwhile.
+    """
+    workspace = Workspace.of_run(run_dir)
+    model = config.model
+    base = yield from tell_progress(
+        lambda report: fetch_model(
+            model.name, revision=model.revision, workspace=workspace, on_progress=report
+        ),
+        run_dir,
+    )
+    named = config.data.template_path
+    template = choose_template(
+        base.path, workspace.resolve(named) if named else None, workspace.templates
+    )
+    tokeniser = Tokeniser.load(base.path)
+    material = yield from read_material(config, run_dir, template, tokeniser)
+    yield PhaseStarted(phase="load")
+    watch = Watch.of(material, template, tokeniser, generate=config.generate, run_dir=run_dir)
+    session = load(config, run_dir, base, material, watch)
+    leave_if_asked(run_dir)
+    session.check_space()
+    yield from tell_choices(session)
+    return session
+
+
+def load(
+    config: RunConfig, run_dir: Path, base: ModelFolder, material: Material, watch: Watch
+) -> Session:
+    """Decide what is `auto`, load the base model, and make it ready to take steps."""
+    device = detect_device()
+    size = ModelSize.of(base.config(), parameter_count(base.path))
+    ranks = processes()
+    resolved = resolve(config, device, size, material.longest, ranks)
+    accelerator = make_accelerator(resolved, cpu=device.kind == "cpu")
+    prepared = prepare(
+        base, config, resolved, device=str(accelerator.device), longest=material.longest
+    )
+    lengths = [len(example.input_ids) for example in material.train]
+    course = Course(
+        material.train,
+        Plan.make(lengths, config.train, resolved.effective_batch),
+        batch_size=resolved.batch_size,
+        pad_id=watch.tokeniser.pad_id,
+        max_grad_norm=config.train.max_grad_norm,
+    )
+    stepper = Stepper(
+        prepared,
+        course,
+        accelerator=accelerator,
+        optimizer=make_optimizer(prepared.model, resolved, config.train.weight_decay),
+        between=partial(leave_if_urged, run_dir),
+    )
+    session = Session(config, run_dir, base, material, resolved, stepper, watch)
+    session.identity = identify(session)
+    return session
+
+
+def processes() -> int:
+    """Count the processes that train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def make_accelerator(resolved: Resolved, *, cpu: bool) -> Accelerator:
+    """Make the accelerator: autocast only where weights are fp32, loss scaling only for fp16."""
+    mixed = resolved.precision if resolved.mode == "full" or resolved.precision == "fp16" else "no"
+    return Accelerator(
+        cpu=cpu,
+        mixed_precision="no" if mixed == "fp32" else mixed,
+        # no buffer of a language model changes, and processes may differ by a micro-batch
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def identify(session: Session) -> Identity:
+    """Write down what may not change between a stop and a resume."""
+    config, base, resolved = session.config, session.base, session.resolved
+    lora = config.tuning.lora
+    targets = lora.target_modules
+    names = targets if isinstance(targets, str) else ", ".join(sorted(targets))
+    shape = f"r {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, {names}"
+    return Identity(
+        base_model=model_hash(base.path),
+        tokenizer=file_hash(base.tokenizer_path)[:16],
+        template=session.watch.template.hash[:16],
+        train_data=file_hash(session.material.train_path)[:16],
+        seed=config.train.seed,
+        mode=resolved.mode,
+        backend="bnb",
+        precision=resolved.precision,
+        lora="" if resolved.mode == "full" else shape,
+        optimizer=resolved.optim,
+        effective_batch=resolved.effective_batch,
+        max_seq_len=config.model.max_seq_len,
+        packing=session.stepper.prepared.side_by_side,
+    )
+
+
+def tell_choices(session: Session) -> Iterator[Event]:
+    """Tell what every `auto` became; a fallback is told aloud and kept in `backend.json`."""
+    template = session.watch.template
+    chosen = Choice("data.template_path", template.name, template.reason)
+    choices = (*session.resolved.choices, *session.stepper.prepared.choices, chosen)
+    backend = next(choice for choice in choices if choice.setting == BACKEND)
+    asked = session.config.tuning.backend
+    record = {
+        "asked": asked,
+        "used": backend.value,
+        "why": backend.reason,
+        "versions": versions(),
+        "choices": [asdict(choice) for choice in choices],
+    }
+    replace_text(session.run_dir / "backend.json", json.dumps(record, indent=2) + "\n")
+    if backend.value != asked:
+        what = f"{asked} is not usable here, so {backend.value} is used: {backend.reason}."
+        yield Warned(code="backend", what=what)
+    yield ConfigResolved(choices=choices)
+
+
+def versions() -> dict[str, str]:
+    """List the versions of the libraries that do the arithmetic."""
+    found = {}
+    for package in BACKEND_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

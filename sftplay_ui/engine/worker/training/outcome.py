@@ -1,0 +1,102 @@
+"""What a finished training leaves behind: the adapter (or whole model) folder, and its figures."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from peft import PeftModel
+
+from sftplay_ui.engine.adapters import Adapter, mark_newest, write_contract
+from sftplay_ui.engine.atomic_file import replace_text
+from sftplay_ui.engine.checkpoints import discard, sync
+from sftplay_ui.engine.models.folder import ModelFolder
+from sftplay_ui.engine.models.starter import STARTER_HUB_ID
+from sftplay_ui.engine.worker.model.load import Prepared
+from sftplay_ui.engine.worker.training.state import write_weights
+from sftplay_ui.engine.workspace import Workspace
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
+README = """---
+base_model: {base}
+library_name: {library}
+---
+
+# {name}
+
+{kind} of `{base}`, trained with SFT-Play on one's own questions and answers
+({mode}, {steps} steps, {examples} examples). Ask it with the chat template in
+`chat_template.jinja`; `sftplay.json` says what it was trained with.
+
+| figure | value |
+|---|---|
+{figures}
+"""
+
+
+def leave_adapter(
+    facts: Adapter, base: ModelFolder, prepared: Prepared, figures: Mapping[str, object]
+) -> Path:
+    """Write the folder `facts.path` in one move, name it in `adapters/last`, and return it.
+
+    An adapter that the same run left earlier (it was extended) is replaced.
+    """
+    final = facts.path
+    staged = final.with_name(f".staging-{final.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    if isinstance(prepared.model, PeftModel):
+        prepared.model.peft_config["default"].base_model_name_or_path = public_name(base)
+        write_weights(staged, prepared.model)
+    else:
+        prepared.base.save_pretrained(staged)
+    for name in TOKENIZER_FILES:
+        if (base.path / name).is_file():
+            shutil.copyfile(base.path / name, staged / name)
+    write_contract(replace(facts, path=staged))
+    replace_text(staged / "README.md", model_card(facts, public_name(base), figures))
+    for file in staged.iterdir():
+        sync(file)
+    if final.exists():
+        discard(final)
+    staged.replace(final)
+    sync(final.parent)
+    mark_newest(Workspace(final.parents[1]), final.name)
+    return final
+
+
+def public_name(base: ModelFolder) -> str:
+    """Give the name others know the base model by: its id on the Hub, or its folder."""
+    match base.source:
+        case "starter":
+            return STARTER_HUB_ID
+        case "hub":
+            return base.name
+        case "folder":
+            return str(base.path)
+
+
+def write_figures(path: Path, figures: Mapping[str, object]) -> None:
+    """Write `metrics.json`."""
+    replace_text(path, json.dumps(figures, indent=2) + "\n")
+
+
+def model_card(facts: Adapter, base: str, figures: Mapping[str, object]) -> str:
+    """Write the README that goes with an adapter."""
+    rows = [f"| {name} | {value} |" for name, value in figures.items()]
+    return README.format(
+        base=base,
+        library="transformers" if facts.mode == "full" else "peft",
+        name=facts.run,
+        kind="A fully tuned version" if facts.mode == "full" else "A LoRA adapter",
+        mode=facts.mode,
+        steps=figures["steps"],
+        examples=figures["examples"],
+        figures="\n".join(rows),
+    )

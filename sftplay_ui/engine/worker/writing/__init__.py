@@ -1,0 +1,1 @@
+"""Writing answers with a loaded model, one token after the other."""
