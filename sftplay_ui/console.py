@@ -36,6 +36,9 @@ PHASES = {
     "generate": "Writing answers",
     "save": "Saving",
     "merge": "Merging",
+    "read": "Reading",
+    "compare": "Looking for duplicates",
+    "write": "Writing",
 }
 
 

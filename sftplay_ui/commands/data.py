@@ -1,11 +1,18 @@
 """Commands that turn a raw file into what training reads: process, style, render."""
 
+from collections.abc import Callable
+
 from sftplay_ui.commands import Answer, Context
-from sftplay_ui.engine.data.process import process_files
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.data.examples import Example
+from sftplay_ui.engine.data.process import DataProgress, process_files
+from sftplay_ui.engine.data.row_checks import TokenLengths
+from sftplay_ui.engine.errors import ModelError
 from sftplay_ui.engine.models.store import fetch_model
 from sftplay_ui.engine.style.apply import style_files
 from sftplay_ui.engine.text.rendered_files import render_files
 from sftplay_ui.engine.text.templates import choose_template
+from sftplay_ui.engine.text.token_source import token_source
 
 
 def process(context: Context) -> Answer:
@@ -13,8 +20,37 @@ def process(context: Context) -> Answer:
     args = context.args
     overrides = [f"data.raw_path={args.input}"] if args.input else []
     overrides += [f"data.fixes=[{args.fix}]"] if args.fix else []
-    report = process_files(context.config(overrides), context.workspace)
+    config = context.config(overrides)
+    reporter = context.reporter
+    phase = ""
+
+    def show(progress: DataProgress) -> None:
+        nonlocal phase
+        if progress.phase != phase:
+            phase = progress.phase
+            reporter.begin(phase, progress.total or 0)
+        reporter.advance(progress.done, progress.total)
+
+    with reporter.progress:
+        report = process_files(
+            config, context.workspace, on_progress=show, measure=token_measure(config, context)
+        )
     return Answer(report.to_json(), report.to_text())
+
+
+def token_measure(config: RunConfig, context: Context) -> Callable[[Example], TokenLengths] | None:
+    """Count tokens as training will, where the base model is on this machine already."""
+    path = config.data.template_path
+    try:
+        source = token_source(
+            config.model.name,
+            context.workspace,
+            context.workspace.resolve(path) if path else None,
+        )
+    except ModelError as error:
+        context.reporter.say(f"note: {error.what} What is too long will show in training.")
+        return None
+    return source.lengths(config.model.max_seq_len)
 
 
 def style(context: Context) -> Answer:

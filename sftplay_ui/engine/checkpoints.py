@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftplay_ui.engine.errors import DiskFullError
+from sftplay_ui.engine.checks import CheckResult
+from sftplay_ui.engine.errors import DiskFullError, ResumeError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -62,6 +63,23 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
         if (match := FOLDER.fullmatch(path.name)) and path.is_dir()
     ]
     return sorted(found, key=lambda checkpoint: -checkpoint.step)
+
+
+def check_checkpoint(path: Path) -> CheckResult:
+    """Judge a checkpoint folder, or a run's folder by its newest checkpoint."""
+    if not path.is_dir():
+        raise ResumeError(f"{path} is no folder.", "Name a checkpoint or the folder of a run.")
+    match = FOLDER.fullmatch(path.name)
+    if match is not None:
+        damage = Checkpoint(path, int(match[1])).damage()
+        faults = [f"{path.name} cannot be used: {damage}."] if damage else []
+        return CheckResult.of(faults=faults, warnings=[])
+    looked_at = list(usable_checkpoints(path / "checkpoints"))
+    if not looked_at:
+        raise ResumeError(f"{path} holds no checkpoint.", "Train the run again from its start.")
+    notes = [f"{c.path.name} cannot be used: {damage}." for c, damage in looked_at if damage]
+    whole = looked_at[-1][1] is None
+    return CheckResult.of(faults=[] if whole else notes, warnings=notes if whole else [])
 
 
 def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None]) -> Checkpoint:

@@ -17,7 +17,7 @@ from sftplay_ui.engine.checkpoints import (
     save_checkpoint,
     usable_checkpoints,
 )
-from sftplay_ui.engine.errors import DiskFullError
+from sftplay_ui.engine.errors import DiskFullError, ResumeError
 
 
 @pytest.fixture
@@ -157,3 +157,22 @@ def test_a_kill_between_any_two_writes_leaves_a_whole_checkpoint(store):
 def test_hashes_are_those_of_the_content(store):
     (store / "a").write_bytes(b"")
     assert checkpoints.file_hash(store / "a").startswith("e3b0c44298fc1c14")
+
+
+def test_a_checkpoint_is_judged_by_its_files_and_a_run_by_its_newest(tmp_path):
+    run = tmp_path / "run"
+    for step in (1, 2):
+        checkpoints.save_checkpoint(
+            run / "checkpoints", step, lambda folder: (folder / "a.txt").write_text("weights")
+        )
+    newest = run / "checkpoints" / "checkpoint-2"
+    assert checkpoints.check_checkpoint(newest).verdict == "accept"
+    (newest / "a.txt").write_text("weighty")
+    damaged = checkpoints.check_checkpoint(newest)
+    assert (damaged.verdict, "a.txt is not what was written" in damaged.messages[0]) == (
+        "reject",
+        True,
+    )
+    assert checkpoints.check_checkpoint(run).verdict == "accept_with_warning"
+    with pytest.raises(ResumeError, match="no checkpoint"):
+        checkpoints.check_checkpoint(tmp_path)
