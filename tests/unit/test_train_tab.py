@@ -11,6 +11,7 @@ import pytest
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import SETTINGS, load_config
 from sftplay_ui.engine.errors import RunNotFoundError
+from sftplay_ui.engine.project import CurrentData, set_current_data
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
 from sftplay_ui.tabs.train_tab import TrainTab
