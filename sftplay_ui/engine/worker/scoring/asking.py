@@ -116,7 +116,7 @@ class Examination:
         return SampleGenerated(
             step=0,
             source=self.side,
-            prompt=question.prompt,
+            prompt=question.question,
             reference=question.reference,
             text=self.text(number),
         )
