@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import make_config
@@ -169,3 +170,10 @@ def chosen_mapping(reading: Reading, look: Look) -> RoleMapping | None:
 def chosen_columns(values: Sequence[str | None]) -> tuple[tuple[str, str], ...]:
     """Pair roles with the columns chosen for them; empty choices are left out."""
     return tuple((role, column) for role, column in zip(ROLES, values, strict=True) if column)
+
+
+def read_form(values: Sequence[Any]) -> Reading:
+    """Read the controls of the reading: file, encoding, delimiter, sheet, then the roles."""
+    file, encoding, delimiter, sheet, *roles = values
+    columns = chosen_columns(roles) if roles else ()
+    return Reading(file or "", encoding, delimiter, sheet or "", columns)

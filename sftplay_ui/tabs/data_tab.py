@@ -1,6 +1,5 @@
 """Data: from a person's own file to examples that can be learned, with an account of every row."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,11 @@ import gradio as gr
 
 from sftplay_ui.engine.config import RunConfig, SplitConfig
 from sftplay_ui.engine.data.encodings import CHOICES as ENCODINGS
+from sftplay_ui.engine.data.hub_data import fetch_data_set, is_hub_name, parse_hub_name
 from sftplay_ui.engine.data.process import examine, process_files
 from sftplay_ui.engine.data.raw_files import DEFAULT_SAMPLE, keep_copy, keep_pasted
 from sftplay_ui.engine.data.row_checks import Measure
-from sftplay_ui.engine.errors import ModelError, SFTPlayError, TemplateError
+from sftplay_ui.engine.errors import DataError, ModelError, SFTPlayError, TemplateError
 from sftplay_ui.engine.project import CurrentData, current_data, set_current_data
 from sftplay_ui.engine.text.token_source import model_names, token_source
 from sftplay_ui.engine.workspace import Workspace
@@ -22,31 +22,28 @@ from sftplay_ui.tabs.data_files import (
     Look,
     Reading,
     checked_file,
-    chosen_columns,
     chosen_file,
     chosen_mapping,
     look_at,
     preview,
     raw_files,
+    read_form,
     sample_folder,
 )
 from sftplay_ui.tabs.data_result import DataResult
-from sftplay_ui.tabs.data_view import DELIMITERS, doctor_board, facts_board, preview_board
+from sftplay_ui.tabs.data_view import (
+    DELIMITERS,
+    EMPTY,
+    TRY_IT,
+    doctor_board,
+    facts_board,
+    preview_board,
+)
 from sftplay_ui.tabs.guard import guarded
-from sftplay_ui.tabs.markup import board, empty, note, problem
+from sftplay_ui.tabs.markup import board, note, problem
 from sftplay_ui.tabs.parts import card_title, on_load, page_head
 from sftplay_ui.tabs.wiring import wire
 
-EMPTY = empty(
-    "Bring your questions and answers",
-    "Drop a file above, paste text, or press Use the sample. "
-    "JSON, JSONL, CSV, TSV, Parquet and Excel files are read, whatever their columns are called.",
-)
-TRY_IT = (
-    "<p class='muted'>Try it now walks 210 bundled trivia questions through all of it: a small "
-    "model is trained, asked what it learned, and opened for a chat. A few minutes on a CPU; the "
-    "first time, about 100 MB are fetched.</p>"
-)
 KINDS = sorted({*DATA_KINDS, ".gz", ".txt", ".arrow"})
 MEASURED_BYTES = 20_000_000
 
@@ -107,12 +104,20 @@ class DataTab:
                     elem_id="data-pasted",
                 )
                 self.paste = gr.Button("Use this text", size="sm", elem_id="data-paste")
+            with gr.Accordion("From the Hugging Face Hub", open=False):
+                self.hub = gr.Textbox(
+                    label="Data set",
+                    info="Its files are fetched, never its code.",
+                    placeholder="owner/name",
+                    max_lines=1,
+                    elem_id="data-hub",
+                )
+                self.fetch = gr.Button("Fetch", size="sm", elem_id="data-fetch")
             self.note = board(elem_id="data-note", live=True)
         self.empty = board(EMPTY, elem_id="data-empty")
-        with gr.Column(elem_classes=["card"]) as self.first_run:
-            card_title("New here?")
+        with gr.Row(elem_classes=["card", "first-run"]) as self.first_run:
             gr.HTML(TRY_IT, elem_classes=["flush"], apply_default_css=False, padding=False)
-            try_it = gr.Button("Try it now", elem_id="data-try-it")
+            try_it = gr.Button("Try it now", scale=0, min_width=130, elem_id="data-try-it")
         try_it.click(None, js="() => SFTPlay.startTryIt()", api_visibility="private")
 
     def build_reading(self) -> None:
@@ -198,6 +203,7 @@ class DataTab:
         wire(self.drop.upload, self.take, [self.drop], [self.file, self.drop], note=self.note)
         wire(self.sample.click, self.use_sample, [], [self.file], note=self.note)
         wire(self.paste.click, self.use_text, [self.pasted], [self.file], note=self.note)
+        wire(self.fetch.click, self.use_hub, [self.hub], [self.file], note=self.note, slow=True)
 
     def wire_reading(self) -> None:
         """Connect what changes how the file is understood; the doctor looks again each time."""
@@ -274,6 +280,15 @@ class DataTab:
     def use_text(self, text: str) -> Any:
         """Keep pasted text as a file, and choose it."""
         return self.listed(self.workspace.shorten(keep_pasted(text or "", self.workspace)))
+
+    def use_hub(self, name: str) -> Any:
+        """Fetch a data set of the Hub, keep its files, and choose the first."""
+        text = (name or "").strip()
+        if not is_hub_name(text):
+            raise DataError(f"{text!r} names no data set.", "Write it as owner/name.")
+        paths = fetch_data_set(parse_hub_name(text), self.workspace)
+        kept = [keep_copy(path, self.workspace) for path in paths]
+        return self.listed(self.workspace.shorten(kept[0]))
 
     def choose(self, file: str | None) -> tuple[Any, ...]:
         """Show a newly chosen file; one that cannot be read says so and hides what was there."""
@@ -370,13 +385,6 @@ class DataTab:
 def columns_seen(visible: bool) -> tuple[Any, Any]:
     """Show or hide what is about a chosen file."""
     return gr.Column(visible=visible), gr.Column(visible=visible)
-
-
-def read_form(values: Sequence[Any]) -> Reading:
-    """Read the controls of the reading: file, encoding, delimiter, sheet, then the roles."""
-    file, encoding, delimiter, sheet, *roles = values
-    columns = chosen_columns(roles) if roles else ()
-    return Reading(file or "", encoding, delimiter, sheet or "", columns)
 
 
 def role_control(look: Look, role: str) -> Any:

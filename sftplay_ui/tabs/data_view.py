@@ -8,9 +8,19 @@ from sftplay_ui.engine.data.process import Examination
 from sftplay_ui.engine.data.report import ProcessReport, describe
 from sftplay_ui.engine.data.tally import Occurrence
 from sftplay_ui.tabs.data_files import Look, PreviewRow
-from sftplay_ui.tabs.markup import Figure, bytes_text, escape, figures, note
+from sftplay_ui.tabs.markup import Figure, bytes_text, empty, escape, figures, note
 from sftplay_ui.tabs.style_view import turn
 
+EMPTY = empty(
+    "Bring your questions and answers",
+    "Drop a file above, paste text, or press Use the sample. "
+    "JSON, JSONL, CSV, TSV, Parquet and Excel files are read, whatever their columns are called.",
+)
+TRY_IT = (
+    "<strong>New here?</strong><p class='muted'>Try it now walks 210 bundled trivia questions "
+    "through all of it: a small model is trained, asked what it learned, and opened for a chat. "
+    "A few minutes on a CPU; the first time, about 100 MB are fetched.</p>"
+)
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 SHOWN = 3
 BARS = 28

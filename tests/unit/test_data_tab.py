@@ -8,6 +8,7 @@ from sftplay_ui.engine.errors import DataError
 from sftplay_ui.engine.project import current_data
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
+from sftplay_ui.tabs import data_tab
 from sftplay_ui.tabs.data_files import ROLES, checked_file, raw_files
 from sftplay_ui.tabs.data_tab import DataTab
 from sftplay_ui.tabs.data_view import histogram
@@ -152,3 +153,17 @@ def test_a_histogram_marks_what_will_be_cut() -> None:
     drawn = histogram([5, 6, 7, 90], 50)
     assert "1 longer than 50" in drawn
     assert "over" in drawn
+
+
+def test_a_name_that_is_no_data_set_is_refused_before_anything_is_fetched(tab: DataTab) -> None:
+    with pytest.raises(DataError, match="names no data set"):
+        tab.use_hub("just words")
+
+
+def test_a_fetched_data_set_is_kept_and_chosen(
+    tab: DataTab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = tmp_path / "train.csv"
+    fetched.write_text(CAPITALS, encoding="utf-8")
+    monkeypatch.setattr(data_tab, "fetch_data_set", lambda *_: [fetched])
+    assert tab.use_hub(" owner/name ").value == "data/raw/train.csv"
