@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from sftplay_ui.app import Options, assemble, launch_options
 from sftplay_ui.engine.workspace import Workspace
@@ -31,6 +31,8 @@ CUT_BY_A_RELOAD = (
     "AbortError: signal is aborted without reason",
     "Unexpected error Connection errored out",
 )
+# not a measurement: a busy machine may take its time
+expect.set_options(timeout=20_000)
 WIDE = {"width": 1280, "height": 800}
 
 
