@@ -41,7 +41,10 @@ def main() -> int:
         workspace = make_project(Path(folder), options.data)
         began = time.time()
         run = start_run(configure(options), workspace)
-        events = list(run.follow(poll_seconds=0.05))
+        try:
+            events = list(run.follow(poll_seconds=0.05))
+        finally:
+            run.kill()
         if isinstance(events[-1], RunFailed):
             print(events[-1].what, events[-1].fix, sep="\n", file=sys.stderr)
             return 1

@@ -10,9 +10,14 @@ import pytest
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.events import (
     KINDS,
+    CheckpointSaved,
     ConfigResolved,
+    EvaluationLogged,
     EventReader,
     EventWriter,
+    PhaseStarted,
+    RunResumed,
+    RunStarted,
     RunStopped,
     SampleGenerated,
     StepLogged,
@@ -129,3 +134,31 @@ def test_cutting_back_forgets_later_steps_and_the_end(tmp_path):
     kept = reader.read_new()
     assert reader.generation == 1
     assert [getattr(e, "step", None) for e in kept] == [None, 1, 2]
+
+
+def test_cutting_back_forgets_what_follows_a_forgotten_step_up_to_the_next_start(tmp_path):
+    path = tmp_path / "events.jsonl"
+    writer = EventWriter(path)
+    for event in (
+        RunStarted(job="train", versions={}, device="cpu"),
+        EvaluationLogged(step=0, metrics={"eval_loss": 2.0}),
+        CheckpointSaved(step=4, path="c", bytes=1),
+        EvaluationLogged(step=4, metrics={"eval_loss": 1.0}),
+        CheckpointSaved(step=6, path="c", bytes=1),
+        PhaseStarted(phase="train", total=9),
+        RunStarted(job="train", versions={}, device="cpu"),
+        PhaseStarted(phase="load"),
+    ):
+        writer.write(event)
+    writer.cut_back(RunResumed(step=4, evaluated=0))
+    writer.write(RunResumed(step=4, evaluated=0))
+    writer.close()
+    kept = [(type(e).__name__, getattr(e, "step", None)) for e in EventReader(path).read_new()]
+    assert kept == [
+        ("RunStarted", None),
+        ("EvaluationLogged", 0),
+        ("CheckpointSaved", 4),
+        ("RunStarted", None),
+        ("PhaseStarted", None),
+        ("RunResumed", 4),
+    ]

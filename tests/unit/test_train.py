@@ -406,6 +406,14 @@ def test_what_is_cut_or_teaches_nothing_is_counted(tiny_llama, workspace):
     assert told["left_out"].startswith("1 of 26 examples have nothing left to learn")
 
 
+def test_validation_examples_that_are_not_there_are_missed_aloud(tiny_llama, workspace):
+    (workspace.data / "processed/val.jsonl").unlink()
+    events = train_here(config_for(tiny_llama, max_steps=1), workspace)
+    (warned,) = of_kind(events, Warned)
+    assert "There is no data/processed/val.jsonl" in warned.what
+    assert of_kind(events, EvaluationLogged) == []
+
+
 def test_an_unknown_metric_is_refused_before_anything_is_loaded(tiny_llama, workspace):
     config = config_for(tiny_llama, metric_for_best_model="rougeL")
     with pytest.raises(ConfigError, match="rougeL"):

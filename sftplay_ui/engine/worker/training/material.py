@@ -42,6 +42,9 @@ def read_material(
     examples = list(read_examples(path))
     val_path = workspace.resolve(config.data.val_path)
     watched = config.train.eval_strategy != "no" and val_path.is_file()
+    if config.train.eval_strategy != "no" and not watched:
+        what = f"There is no {workspace.shorten(val_path)}, so nothing is evaluated on the way."
+        yield Warned(code="no_validation", what=what)
     val_examples = list(read_examples(val_path)) if watched else []
     yield PhaseStarted(phase="tokenise", total=len(examples) + len(val_examples))
     tokens: list[TokenisedExample] = []
