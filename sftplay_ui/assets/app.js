@@ -208,10 +208,13 @@ window.SFTPlay = (() => {
     listen(element, now => {
       const job = busy() || now.jobs.find(each => each.run === now.run);
       const running = !!job && job.state === "running";
-      const text = !job ? "Ready" : `${job.run}: ${job.stopping ? "Stopping, saving first" : job.sentence}`;
+      // a chat is at work only while its model is loading
+      const talking = running && job.job === "chat" && job.phase === "generate";
+      const doing = talking ? "ready to answer" : job && job.stopping ? "Stopping, saving first" : job && job.sentence;
+      const text = !job ? "Ready" : `${job.run}: ${doing}`;
       write(part.what, document.body.classList.contains("offline") ? "The window's server does not answer" : text);
       tone(dot, job ? job.state : "");
-      bar.hidden = !running;
+      bar.hidden = !running || talking;
       if (job) fillBar(bar, job.progress, running);
       write(part.eta, running && job.eta !== null ? `${duration(job.eta)} left` : "");
       const speed = running && now.run === job.run ? now.figures.tokens_per_second : null;
