@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 expected failure (`error:` and `fix:` on stderr), 2 usage,
 """
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from sftplay_ui import __version__
 from sftplay_ui.commands import FAILED, STOPPED, Answer, Context
-from sftplay_ui.console import Reporter, print_failure, print_json
-from sftplay_ui.engine.errors import SFTPlayError
+from sftplay_ui.console import Reporter, print_failure, print_json, storable
+from sftplay_ui.engine.errors import DiskFullError, SFTPlayError
 from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
 
 KINDS = ("data", "config", "template", "run_name", "adapter", "model", "checkpoint")
@@ -144,17 +145,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         answer = COMMANDS[args.command].run(context)
     except SFTPlayError as error:
-        if args.json:
-            print_json({"error": {"code": error.code, "what": error.what, "fix": error.fix}})
-        print_failure(error.what, error.fix)
-        return FAILED
+        return refuse(error, as_json=args.json)
+    except OSError as error:
+        return refuse(system_failure(error), as_json=args.json)
     except KeyboardInterrupt:
         return STOPPED
     if args.json:
         print_json(answer.value)
     elif answer.text:
-        sys.stdout.write(answer.text + "\n")
+        sys.stdout.write(storable(answer.text) + "\n")
     return answer.code
+
+
+def refuse(error: SFTPlayError, *, as_json: bool) -> int:
+    """Print an expected failure, and give its exit code."""
+    if as_json:
+        print_json({"error": {"code": error.code, "what": error.what, "fix": error.fix}})
+    print_failure(error.what, error.fix)
+    return FAILED
+
+
+def system_failure(error: OSError) -> SFTPlayError:
+    """Put in words what the operating system refused: no room, no right, a read-only disk."""
+    where = error.filename or "The file system"
+    what = f"{where}: {error.strerror or error}."
+    if error.errno == errno.ENOSPC:
+        return DiskFullError(what, "Make room on that disk, then do it again.")
+    return SFTPlayError(what, "See that it is there and may be written, then do it again.")
 
 
 if __name__ == "__main__":

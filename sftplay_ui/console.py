@@ -145,10 +145,15 @@ def failure_of(events: list[Event]) -> RunFailed | None:
 
 def print_json(answer: Any) -> None:
     """Print one JSON object as the last line of stdout."""
-    sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    sys.stdout.write(storable(json.dumps(answer, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
 
 
 def print_failure(what: str, fix: str) -> None:
     """Print an expected failure the way every command does."""
-    sys.stderr.write(f"error: {what}\nfix: {fix}\n")
+    sys.stderr.write(storable(f"error: {what}\nfix: {fix}\n"))
+
+
+def storable(text: str) -> str:
+    """Show bytes of a file name that are no UTF-8 as escapes, since they cannot be written."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -18,7 +18,7 @@ from sftplay_ui.engine.data.inspection import check_data
 from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.errors import DataError, SFTPlayError
 from sftplay_ui.engine.models.store import find_model
-from sftplay_ui.engine.runs import check_run_name
+from sftplay_ui.engine.runs import check_run_name, run_name
 from sftplay_ui.engine.text.template_check import check_template_file
 from sftplay_ui.engine.text.templates import choose_template
 from sftplay_ui.engine.workspace import Workspace
@@ -40,15 +40,14 @@ def check(context: Context) -> Answer:
 def check_one(context: Context) -> CheckResult:
     """Give the verdict on one data file, configuration, template, name, adapter or model."""
     text, workspace = context.args.path, context.workspace
-    path = workspace.resolve(text)
     checks: dict[str, Callable[[], CheckResult]] = {
-        "data": lambda: check_data(path, config=context.config()),
-        "config": lambda: check_config(path, workspace),
-        "template": lambda: check_template_file(path),
+        "data": lambda: check_data(workspace.resolve(text), config=context.config()),
+        "config": lambda: check_config(workspace.resolve(text), workspace),
+        "template": lambda: check_template_file(workspace.resolve(text)),
         "run_name": lambda: check_name(text, workspace),
-        "adapter": lambda: check_adapter(path),
+        "adapter": lambda: check_adapter(workspace.resolve(text)),
         "model": lambda: check_model(text, workspace),
-        "checkpoint": lambda: check_checkpoint(path),
+        "checkpoint": lambda: check_checkpoint(workspace.resolve(text)),
     }
     try:
         return checks[context.args.kind]()
@@ -57,8 +56,9 @@ def check_one(context: Context) -> CheckResult:
 
 
 def check_config(path: Path, workspace: Workspace) -> CheckResult:
-    """Read a configuration with all its includes."""
+    """Read a configuration with all its includes, and the name it gives its run."""
     loaded = load_config(path, (), workspace)
+    run_name(loaded.config)
     return CheckResult.of(faults=[], warnings=list(loaded.warnings))
 
 
@@ -90,15 +90,14 @@ def check_setup(context: Context) -> Answer:
     problems = []
     if free < LITTLE_SPACE_BYTES:
         problems.append(f"Only {free / 1e9:.1f} GB of disk space are free. Make room.")
-    for name, look in (("configuration", look_at_config), ("data", look_at_data)):
+    looks = {"configuration": look_at_config, "data": look_at_data, "base model": look_at_model}
+    for name, look in looks.items():
         try:
             facts[name] = look(context)
         except SFTPlayError as error:
             problems.append(str(error))
-    try:
-        facts["base model"] = look_at_model(context)
-    except SFTPlayError as error:
-        problems.append(str(error))
+            if name == "configuration":
+                break  # the rest is found by it, and would only say the same again
     lines = [f"{name:14}{fact}" for name, fact in facts.items()]
     lines += [f"problem: {text}" for text in problems] or ["All is ready."]
     value = {"ready": not problems, "facts": facts, "problems": problems}
@@ -107,7 +106,7 @@ def check_setup(context: Context) -> Answer:
 
 def look_at_config(context: Context) -> str:
     """Load the configuration; any problem is raised."""
-    context.config()
+    run_name(context.config())
     return str(context.args.config or "defaults")
 
 

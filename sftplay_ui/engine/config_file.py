@@ -23,6 +23,8 @@ from sftplay_ui.engine.yaml_file import Document, parse_value, read_yaml, scalar
 MAX_INCLUDES = 8
 SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16})")
 SECRET_KEY = re.compile(r"(^|_)(token|api_key|password|secret)$")
+# NUL ends every path; half characters (lone surrogates) cannot be written as UTF-8
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 OLD_NAMES = {
     "train.evaluation_strategy": "train.eval_strategy",
     "train.num_train_epochs": "train.epochs",
@@ -67,6 +69,8 @@ class Draft:
                 f"{place}: `{path}` looks like a secret. Secrets never belong in a configuration: "
                 "use the environment (HF_TOKEN) or `hf auth login`."
             )
+        if isinstance(value, str) and UNSTORABLE.search(value):
+            self.problems.append(f"{place}: `{path}` holds a character that no file name can hold.")
 
     def place_of(self, path: str) -> str:
         """Say where a path was set; for a section, where its first setting was."""

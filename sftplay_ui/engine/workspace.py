@@ -9,6 +9,9 @@ from pathlib import Path
 
 import platformdirs
 
+from sftplay_ui.engine.errors import SFTPlayError
+
+LONGEST_NAME = 255
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -48,7 +51,17 @@ class Workspace:
         return self.data / "samples"
 
     def resolve(self, text: str | Path) -> Path:
-        """Make a path absolute: `~` is the home folder, anything relative counts from the root."""
+        """Make a path absolute: `~` is the home folder, anything relative counts from the root.
+
+        Raises SFTPlayError for a text that can be no path.
+        """
+        if "\0" in str(text):
+            raise SFTPlayError(f"{str(text)!r} is no path: it holds a NUL.", "Correct the path.")
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(text).parts):
+            raise SFTPlayError(
+                f"{str(text)[:40]}... holds a name longer than {LONGEST_NAME} bytes.",
+                "Correct the path.",
+            )
         return (self.root / Path(text).expanduser()).resolve()
 
     def shorten(self, path: Path) -> str:

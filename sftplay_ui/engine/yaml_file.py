@@ -64,6 +64,9 @@ class Reader:
         """Read a mapping; a key that comes twice is a problem, not a silent winner."""
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(f"{self.place(key_node)}: a key must be a plain name.")
+                continue
             key = str(key_node.value)
             below = f"{path}.{key}" if path else key
             if key in values:
@@ -106,9 +109,7 @@ def read_yaml(path: Path, name: str) -> Document:
 def parse_yaml(text: str, name: str) -> Document:
     """Read a mapping from text; `name` stands for the file in messages."""
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, PlainLoader)):
-            raise ConfigError(f"{name} uses a YAML alias (`*name`).", "Write the value out.")
-        node = yaml.compose(text, PlainLoader)
+        node = compose(text, name)
     except yaml.MarkedYAMLError as error:
         line = (error.problem_mark or error.context_mark).line + 1  # type: ignore[union-attr]
         raise ConfigError(
@@ -125,6 +126,27 @@ def parse_yaml(text: str, name: str) -> Document:
     if reader.problems:
         raise ConfigError("\n".join(reader.problems), "Correct these lines.")
     return Document(values, reader.places)
+
+
+def compose(text: str, name: str) -> yaml.Node | None:
+    """Read text into nodes; ConfigError where it uses aliases or is nested too deeply.
+
+    Both are looked for as the text is read: PyYAML's time grows with the square of the depth.
+    """
+    depth = 0
+    for event in yaml.parse(text, PlainLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{name} uses a YAML alias (`*name`).", "Write the value out.")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        # the document itself is one level, and a value at the limit may be a collection
+        if depth > MAX_DEPTH + 2:
+            line = event.start_mark.line + 1  # type: ignore[union-attr]
+            raise ConfigError(
+                f"{name}:{line}: nested more than {MAX_DEPTH} levels deep.", "Correct that line."
+            )
+    node: yaml.Node | None = yaml.compose(text, PlainLoader)
+    return node
 
 
 def scalar(node: yaml.Node) -> Any:
@@ -149,7 +171,7 @@ def scalar_value(text: str) -> Any:
 def parse_value(text: str) -> Any:
     """Read one value as YAML would (`--set key=value`); text that is no YAML is text."""
     try:
-        node = yaml.compose(text, PlainLoader)
-    except yaml.YAMLError:
+        node = compose(text, "--set")
+    except (yaml.YAMLError, ConfigError):
         return text
     return None if node is None else Reader("--set").read(node, "", 0)

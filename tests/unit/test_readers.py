@@ -319,6 +319,15 @@ def test_a_broken_element_of_an_array_is_one_broken_row(
     assert lines_of(rows) == [1, 2, 3, 3]
 
 
+def test_a_number_of_thousands_of_digits_is_a_broken_row_and_no_crash(tmp_path: Path) -> None:
+    path = tmp_path / "long.json"
+    path.write_text('[{"question": "a", "answer": ' + "9" * 6000 + "}]", encoding="utf-8")
+    (row,) = open_source(path).rows()
+    assert isinstance(row, BrokenRow)
+    assert row.kind == "broken_json"
+    assert "too many digits" in row.reason
+
+
 @pytest.mark.parametrize("text", ["[1, 2", '[{"a": "x', '[{"a": [1, 2'])
 def test_an_array_that_is_cut_says_so(tmp_path: Path, text: str) -> None:
     rows = list(read_json_document(write(tmp_path / "a.json", text), "utf-8"))

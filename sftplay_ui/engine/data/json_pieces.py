@@ -94,6 +94,8 @@ class JsonPieces:
                 continue
             except RecursionError:
                 raise PieceError("nested_too_deep", "the value is nested too deeply") from None
+            except ValueError:
+                raise PieceError("broken_json", "a number has too many digits") from None
             # a number at the very end of what was read may go on in the next piece
             if end < len(self._text) or not self._more():
                 return value, end

@@ -150,10 +150,12 @@ def settle_mapping(source: Source, config: RunConfig) -> RoleMapping:
         tables = [value for value in values if isinstance(value, dict)]
         columns = [column.name for column in describe_columns(tables)]
         return mapping_from_config(data.mapping, columns, shape=data.format)
+    if not values:
+        raise DataError(no_rows(source), "Choose a file that has rows, or another encoding.")
     mapping = guess_mapping(values)
     if mapping.confidence == "low" or not mapping.is_usable:
         raise DataError(
-            f"{source.path.name}: {mapping.reason}." if values else no_rows(source),
+            f"{source.path.name}: {mapping.reason}.",
             "Set data.mapping (such as user: Frage, assistant: Antwort), or choose the columns in "
             "the Data tab.",
         )
