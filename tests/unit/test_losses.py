@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from sftplay_ui.engine.worker.model.load import losses
+from sftplay_ui.engine.worker.model import losses
 from sftplay_ui.engine.worker.model.losses import head_is_plain, summed_loss, summed_plain_loss
 
 TOKENS, WIDTH, VOCABULARY = 13, 8, 50
