@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from sftplay_ui.engine.workspace import Workspace
+from sftplay_ui.tabs import try_it
 
 LONG = 240_000  # a worker imports torch, on a machine that may be busy
 CSV = "Frage;Antwort\n" + "".join(
@@ -139,3 +140,19 @@ def test_from_an_own_file_to_a_merged_model(tiny, open_page, tmp_path):
     chat(page)
     merge(page)
     assert (tiny.outputs / "merge-short" / "model" / "config.json").is_file()
+
+
+@pytest.mark.timeout(900)
+def test_one_button_walks_the_sample_and_survives_a_reload(tiny, open_page, monkeypatch):
+    small = {**try_it.demo_settings(), "model.name": "models/tiny", "train.epochs": 1.0}
+    monkeypatch.setattr(try_it, "demo_settings", lambda: {**small, "evaluate.limit": 2})
+    page = open_page("data")
+    page.get_by_role("button", name="Try it now").click()
+    expect(page.locator(STATE)).to_have_text("running", timeout=LONG)
+    page.reload()
+    steps = page.locator(".try-it li")
+    expect(steps.nth(0)).to_contain_text("210 trivia questions")
+    expect(page.locator("#chat h1")).to_be_visible(timeout=LONG)
+    expect(page.locator("#chat-model input")).to_have_value("try-it-now")
+    page.evaluate("SFTPlay.go('evaluate')")
+    expect(page.locator("#evaluate-scores .verdict")).to_contain_text("try-it-now")
