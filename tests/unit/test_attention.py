@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sftplay_ui.engine.worker.model.attention import PLAIN, attend_by_scores, attend_fused, rows_fit
 from sftplay_ui.engine.worker.model import attention
+from sftplay_ui.engine.worker.model.attention import PLAIN, attend_by_scores, attend_fused, rows_fit
 
 LENGTHS = (9, 1, 5)
 
