@@ -23,6 +23,7 @@ RESULT = {
         "tokens": 264,
         "different": 0,
         "largest_logit_difference": 0.0123,
+        "largest_margin": 0.125,
     },
 }
 
@@ -48,6 +49,7 @@ def test_a_merge_that_changed_answers_says_so(workspace: Workspace) -> None:
     parity = {**RESULT["parity"], "same_tokens": False, "different": 3}
     changed = result_board({**RESULT, "parity": parity}, workspace)
     assert "3 of 264 tokens came out differently" in changed
+    assert "0.12 at most" in changed
 
 
 def test_a_merge_without_a_comparison_does_not_claim_one(workspace: Workspace) -> None:
