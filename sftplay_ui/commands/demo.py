@@ -1,5 +1,6 @@
 """The whole road on the bundled sample: data, training, scores, an answer, a merged model."""
 
+import json
 import time
 
 from sftplay_ui.commands import STOPPED, Answer, Context
@@ -8,26 +9,13 @@ from sftplay_ui.engine.chat_session import ChatSession
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.examples import Message
 from sftplay_ui.engine.data.process import process_files
-from sftplay_ui.engine.workspace import PROJECT_ROOT
-
-QUESTION = "Who was the 37th President of the United States?"
-HELD_BACK = 30
+from sftplay_ui.engine.demo_settings import HELD_BACK, QUESTION, demo_settings
 
 
 def demo_overrides() -> list[str]:
-    """Choose what the demo changes: the bundled trivia, 30 rows held back, folders of its own."""
-    sample = PROJECT_ROOT / "data" / "samples" / "trivia.csv"
-    return [
-        "run_name=demo",
-        f"data.raw_path={sample}",
-        "data.train_path=data/demo/train.jsonl",
-        "data.val_path=data/demo/val.jsonl",
-        "data.test_path=data/demo/test.jsonl",
-        f"data.split={{train: 210, val: 20, test: {HELD_BACK}}}",
-        "tuning.mode=lora",
-        "train.learning_rate=4e-4",
-        f"evaluate.limit={HELD_BACK}",
-    ]
+    """Write the settings of the walk the way `--set` takes them."""
+    settings = {"run_name": "demo", **demo_settings()}
+    return [f"{path}={json.dumps(value)}" for path, value in settings.items()]
 
 
 def demo(context: Context) -> Answer:
