@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from sftplay_ui.engine.checks import CheckResult
 from sftplay_ui.engine.errors import DiskFullError, ResumeError
 
@@ -21,6 +23,9 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 FOLDER = re.compile(r"checkpoint-(\d+)")
 BLOCK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# torch does not say why it could not write: with less than this, the disk is why
+NO_ROOM_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -105,16 +110,25 @@ def write_folder(staged: Path, final: Path, write: Callable[[Path], None]) -> No
         write(staged)
         seal(staged)
         staged.replace(final)
-    except OSError as error:
-        shutil.rmtree(staged, ignore_errors=True)
-        if error.errno != errno.ENOSPC:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        free = shutil.disk_usage(final.parent).free
+        if not tells_full_disk(error) and free > NO_ROOM_BYTES:
             raise
-        free = shutil.disk_usage(final.parent).free / 1e6
         raise DiskFullError(
-            f"The disk of {final.parent} is full ({free:.0f} MB free); {final.name} is not saved.",
+            f"The disk of {final.parent} is full ({free / 1e6:.1f} MB free); {final.name} is not "
+            "saved.",
             "Make room, then resume the run from its last checkpoint.",
         ) from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
     sync(final.parent)
+
+
+def tells_full_disk(error: Exception) -> bool:
+    """Tell whether a failed write ran out of room or quota; torch and safetensors only word it."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    return any(f"os error {number}" in str(error) for number in FULL)
 
 
 def seal(folder: Path) -> None:

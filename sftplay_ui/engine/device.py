@@ -130,6 +130,7 @@ class DeviceLock:
         self.device_id = device_id
         self.lock = FileLock(folder / f"{name}.lock")
         self.note = folder / f"{name}.json"
+        self.held = False
 
     def acquire(self, run: Path) -> None:
         """Take the device; DeviceBusyError names the run that has it."""
@@ -142,12 +143,16 @@ class DeviceLock:
                 f"The device {self.device_id} is in use by {who}.",
                 "Wait until it is done, or stop it first.",
             ) from None
+        self.held = True
         note = {"run": str(run), "process": asdict(ProcessRecord.of(os.getpid()))}
         self.note.write_text(json.dumps(note), encoding="utf-8")
 
     def release(self) -> None:
-        self.note.unlink(missing_ok=True)
-        self.lock.release()
+        """Give the device back; where another one holds it, its note stays."""
+        if self.held:
+            self.note.unlink(missing_ok=True)
+            self.lock.release()
+            self.held = False
 
     def holder(self) -> Holder | None:
         """Say who holds the device; None when nobody alive does."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from sftplay_ui.engine.choices import Choice
 
+RESERVE_BYTES = 64 * 1024
 Phase = Literal["download", "load", "tokenise", "train", "evaluate", "generate", "save", "merge"]
 
 
@@ -183,12 +184,17 @@ def decode(line: str) -> Event | None:
 
 
 class EventWriter:
-    """Append events to a run's file, each as one whole line, visible to readers at once."""
+    """Append events to a run's file, each as one whole line, visible to readers at once.
+
+    A little room on the disk is held in reserve, so that a run can still say that the disk is full.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         drop_torn_tail(path)
         self.file = path.open("a", encoding="utf-8")
+        self.reserve = path.with_name(".reserve")
+        self.reserve.write_bytes(b"\1" * RESERVE_BYTES)
 
     def write(self, event: Event) -> Event:
         """Stamp the time, append the line, and give back the event as written."""
@@ -207,8 +213,15 @@ class EventWriter:
         cut_back(self.path, resumed.step, resumed.evaluated)
         self.file = self.path.open("a", encoding="utf-8")
 
+    def free_reserve(self) -> None:
+        """Give back the room held for the last words."""
+        self.reserve.unlink(missing_ok=True)
+
     def close(self) -> None:
+        """Make sure of what was written, and leave nothing else behind."""
+        self.sync()
         self.file.close()
+        self.free_reserve()
 
 
 class EventReader:

@@ -29,10 +29,13 @@ from sftplay_ui.engine.events import (
     EventReader,
     RunFailed,
     RunFinished,
+    RunResumed,
+    RunStarted,
     RunStopped,
     StepLogged,
     decode,
 )
+from sftplay_ui.engine.preflight import need_room, refuse_hopeless
 from sftplay_ui.engine.processes import ProcessRecord, reap
 from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
 
@@ -125,14 +128,23 @@ class Run:
         """Yield events from the first to the last, waiting for new ones while the worker lives.
 
         The last event is a RunFinished, RunStopped or RunFailed; a worker that died without a word
-        is reported as RunFailed with the code `worker_lost`.
+        is reported as RunFailed with the code `worker_lost`. Of a resumed run, the end it had
+        before is told as part of its story, and nothing twice where the record is cut back.
         """
         reader = EventReader(self.events_path)
+        generation = 0
         while True:
             alive = self.is_alive()
-            for event in reader.read_new():
+            events = reader.read_new()
+            if reader.generation != generation:
+                generation = reader.generation
+                # what stands before the mark was told already; it is written right after the cut
+                mark = last_of(RunResumed, events)
+                events = events[mark:] if mark >= 0 else []
+            begun = last_of(RunStarted, events)
+            for place, event in enumerate(events):
                 yield event
-                if isinstance(event, RunFinished | RunStopped | RunFailed):
+                if isinstance(event, RunFinished | RunStopped | RunFailed) and place > begun:
                     return
             if not alive:
                 yield self.lost()
@@ -161,11 +173,17 @@ class Run:
 
     def delete(self) -> None:
         """Remove the run's folder and its adapter; refused while the worker lives."""
-        if self.is_alive():
+        if not has_left(self):
             raise DeviceBusyError(f"{self.name} is still running.", "Stop it first.")
         shutil.rmtree(self.folder)
         shutil.rmtree(self.workspace.adapters / self.name, ignore_errors=True)
         shutil.rmtree(self.workspace.outputs / "tb" / self.name, ignore_errors=True)
+
+
+def last_of(kind: type[Event], events: list[Event]) -> int:
+    """Give the place of the last event of a kind, -1 where there is none."""
+    places = (i for i in reversed(range(len(events))) if isinstance(events[i], kind))
+    return next(places, -1)
 
 
 def derive_state(last: Event | None, alive: bool) -> State:
@@ -196,7 +214,8 @@ def last_events(path: Path) -> list[Event]:
 def start_run(config: RunConfig, workspace: Workspace) -> Run:
     """Make a run folder, start its worker in a session of its own, and return once it is there.
 
-    Raises DeviceBusyError before anything is written when another run holds the device.
+    Raises before anything is written: DeviceBusyError when another run holds the device, and
+    whatever `refuse_hopeless` finds.
     """
     run, _ = open_run(config, workspace)
     return run
@@ -207,6 +226,7 @@ def open_run(
 ) -> tuple[Run, "subprocess.Popen[str]"]:
     """Start a run and give its process too; with `pipes`, its stdin and stdout stay connected."""
     refuse_busy_device()
+    refuse_hopeless(config, workspace)
     run = Run(new_folder(config, workspace))
     named = config.model_copy(update={"run_name": run.name})
     (run.folder / "config.yaml").write_text(config_to_yaml(named), encoding="utf-8")
@@ -215,13 +235,24 @@ def open_run(
 
 def resume_run(run: Run) -> Run:
     """Start the worker of a stopped, failed or lost run again; it goes on from its checkpoint."""
-    if run.is_alive():
+    if not has_left(run):
         raise ResumeError(f"{run.name} is still running.", "Follow it instead of resuming it.")
     if run.state() == "finished":
         raise ResumeError(f"{run.name} is finished.", "Extend it by some epochs instead.")
     refuse_busy_device()
+    need_room(run.workspace)
     launch(run)
     return run
+
+
+def has_left(run: Run) -> bool:
+    """Tell whether a run's worker is gone; one that has told its end is waited for a little."""
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while run.is_alive():
+        if run.state() == "running" or time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def refuse_busy_device() -> None:

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 
 from sftplay_ui.engine import checkpoints
 from sftplay_ui.engine.checkpoints import (
@@ -176,3 +178,33 @@ def test_a_checkpoint_is_judged_by_its_files_and_a_run_by_its_newest(tmp_path):
     assert checkpoints.check_checkpoint(run).verdict == "accept_with_warning"
     with pytest.raises(ResumeError, match="no checkpoint"):
         checkpoints.check_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_known_by_whatever_a_library_says_of_it(store, error):
+    def write_some(folder: Path) -> None:
+        write(folder)
+        raise error
+
+    with pytest.raises(DiskFullError, match="is full"):
+        save_checkpoint(store, 1, write_some)
+    assert list(store.iterdir()) == []
+
+
+def test_where_a_library_does_not_say_why_the_free_space_does(store, monkeypatch):
+    def write_some(folder: Path) -> None:
+        write(folder)
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    with pytest.raises(RuntimeError):
+        save_checkpoint(store, 1, write_some)
+    assert list(store.iterdir()) == []
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(DiskFullError, match="is full"):
+        save_checkpoint(store, 1, write_some)

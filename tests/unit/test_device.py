@@ -65,6 +65,16 @@ def test_the_second_run_is_refused_and_told_who_has_the_device(tmp_path):
         assert DeviceLock("cpu").holder().process.pid == process.pid
 
 
+def test_a_refused_run_leaves_the_name_of_the_first_to_the_third(tmp_path):
+    with holding(tmp_path / "first-run"):
+        refused = DeviceLock("cpu")
+        with pytest.raises(DeviceBusyError, match="first-run"):
+            refused.acquire(tmp_path / "second-run")
+        refused.release()
+        with pytest.raises(DeviceBusyError, match="first-run"):
+            DeviceLock("cpu").acquire(tmp_path / "third-run")
+
+
 def test_a_dead_owner_does_not_block(tmp_path):
     with holding(tmp_path / "first-run"):
         pass

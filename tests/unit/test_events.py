@@ -162,3 +162,12 @@ def test_cutting_back_forgets_what_follows_a_forgotten_step_up_to_the_next_start
         ("PhaseStarted", None),
         ("RunResumed", 4),
     ]
+
+
+def test_room_is_held_for_the_last_words_and_given_back(tmp_path):
+    writer = EventWriter(tmp_path / "events.jsonl")
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) >= 64 * 1024
+    writer.free_reserve()
+    writer.write(Warned(code="a", what="one"))
+    writer.close()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["events.jsonl"]

@@ -6,18 +6,26 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import config_to_yaml, make_config
 from sftplay_ui.engine.device import DeviceLock
-from sftplay_ui.engine.errors import DeviceBusyError, ResumeError, RunNotFoundError
+from sftplay_ui.engine.errors import (
+    DeviceBusyError,
+    DiskFullError,
+    ResumeError,
+    RunNotFoundError,
+    SFTPlayError,
+)
 from sftplay_ui.engine.events import (
     Event,
     EventWriter,
     RunFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
     RunStopped,
     StepLogged,
@@ -35,6 +43,7 @@ from sftplay_ui.engine.runs import (
     start_run,
 )
 from sftplay_ui.engine.workspace import Workspace
+from tests.training import of_kind, write_examples
 
 STARTED = RunStarted(job="train", versions={}, device="CPU")
 STEP = StepLogged(
@@ -159,6 +168,31 @@ def test_a_run_that_has_told_its_end_is_waited_for(workspace):
     assert lock.holder() is None
 
 
+def test_a_resumed_run_is_followed_past_its_earlier_end_and_told_once(workspace):
+    run = made_run(workspace, "a", STARTED, STEP, RunStopped(step=4), STARTED, pid=os.getpid())
+    told = run.follow(poll_seconds=0.01)
+    seen = [type(next(told)).__name__ for _ in range(4)]
+    assert seen == ["RunStarted", "StepLogged", "RunStopped", "RunStarted"]
+    writer = EventWriter(run.events_path)
+    resumed = RunResumed(step=4, evaluated=-1)
+    writer.cut_back(resumed)
+    writer.write(resumed)
+    writer.write(RunFinished(step=9, adapter="a", seconds=1))
+    writer.close()
+    assert [type(event).__name__ for event in told] == ["RunResumed", "RunFinished"]
+    assert len(of_kind(run.events(), StepLogged)) == 1
+
+
+def test_a_stopped_run_that_is_on_its_way_out_is_waited_for_before_it_goes_on(
+    workspace, monkeypatch
+):
+    monkeypatch.setattr("sftplay_ui.engine.runs.launch", lambda run: None)
+    leaving = made_run(workspace, "leaving", STARTED, RunStopped(step=1), pid=os.getpid())
+    threading.Timer(0.3, (leaving.folder / "worker.json").unlink).start()
+    assert resume_run(leaving) == leaving
+    assert not leaving.is_alive()
+
+
 def test_a_finished_or_living_run_is_not_resumed(workspace):
     done = made_run(workspace, "done", STARTED, RunFinished(step=9, adapter="a", seconds=1))
     with pytest.raises(ResumeError, match="finished"):
@@ -168,13 +202,38 @@ def test_a_finished_or_living_run_is_not_resumed(workspace):
         resume_run(living)
 
 
-def test_a_real_worker_that_finds_no_data_ends_with_what_and_fix(workspace):
-    config = make_config({"run_name": "no-data", "model.name": str(workspace.root / "none")})
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"run_name": "a"}, "train.jsonl"),
+        ({"job": "evaluate", "evaluate.run": "gone"}, "no adapter called 'gone'"),
+        ({"job": "merge"}, "no trained adapter yet"),
+        ({"job": "chat", "chat.run": "base", "model.name": "./none"}, "no model folder"),
+    ],
+)
+def test_what_can_be_known_before_is_said_before_and_leaves_no_run(workspace, values, said):
+    with pytest.raises(SFTPlayError, match=said):
+        start_run(make_config(values), workspace)
+    assert list(workspace.outputs.iterdir()) == []
+
+
+def test_a_full_disk_is_said_before_a_run_begins_or_goes_on(workspace, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DiskFullError, match=r"A run needs 1\.0 MB .* 0\.0 MB are free"):
+        start_run(RunConfig(), workspace)
+    stopped = made_run(workspace, "a", STARTED, RunStopped(step=1))
+    with pytest.raises(DiskFullError):
+        resume_run(stopped)
+
+
+def test_a_real_worker_that_finds_no_model_ends_with_what_and_fix(workspace):
+    write_examples(workspace)
+    config = make_config({"run_name": "no-data", "model.name": "nobody/nothing"})
     run = start_run(config, workspace)
     events = list(run.follow())
     assert isinstance(events[0], RunStarted)
     assert isinstance(events[-1], RunFailed)
-    assert events[-1].code in ("data", "model")
+    assert events[-1].code == "model"
     assert events[-1].fix
     assert run.state() == "failed"
     assert run.config().run_name == "no-data"

@@ -62,7 +62,12 @@ def need_space(folder: Path, needed_bytes: int, purpose: str) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise DiskFullError(
-            f"{purpose} needs {needed_bytes / 1e9:.1f} GB on the disk of {folder}; "
-            f"{free_bytes / 1e9:.1f} GB are free.",
-            f"Free {(needed_bytes - free_bytes) / 1e9:.1f} GB there and try again.",
+            f"{purpose} needs {in_words(needed_bytes)} on the disk of {folder}; "
+            f"{in_words(free_bytes)} are free.",
+            f"Free {in_words(needed_bytes - free_bytes)} there and try again.",
         )
+
+
+def in_words(size: int) -> str:
+    """Word a number of bytes in GB, or in MB where there is less than one."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -12,10 +12,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TextIO
 
+from sftplay_ui.engine.checkpoints import tells_full_disk
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo, DeviceLock, detect_device
 from sftplay_ui.engine.errors import SFTPlayError
@@ -52,17 +54,25 @@ def main(run_dir: Path) -> int:
                 writer.cut_back(event)
             writer.write(event)
     except SFTPlayError as error:
-        traceback.print_exc()
-        writer.write(RunFailed(code=error.code, what=error.what, fix=error.fix))
+        tell_failure(RunFailed(code=error.code, what=error.what, fix=error.fix), writer)
         return EXIT_FAILED
     except Exception as error:
-        traceback.print_exc()
-        writer.write(describe_bug(error, run))
+        tell_failure(describe_bug(error, run), writer)
         return EXIT_FAILED
     finally:
-        writer.sync()
         lock.release()
+    writer.close()
     return 0
+
+
+def tell_failure(failure: RunFailed, writer: EventWriter) -> None:
+    """Write the run's last event, on a full disk too; the traceback goes to the log."""
+    writer.free_reserve()
+    writer.write(failure)
+    # on a full disk the log may stay short, but not the record
+    with suppress(OSError):
+        traceback.print_exc()
+    writer.close()
 
 
 def go_along(config: RunConfig, run: Run, pipe: TextIO) -> int:
@@ -132,11 +142,11 @@ def versions() -> dict[str, str]:
 def describe_bug(error: Exception, run: Run) -> RunFailed:
     """Put an unexpected error in words; what is known about the machine goes first."""
     log = run.workspace.shorten(run.log_path)
-    if isinstance(error, OSError) and error.errno == 28:
+    if tells_full_disk(error):
         free = shutil.disk_usage(run.folder).free
         return RunFailed(
             code="disk_full",
-            what=f"The disk of {run.folder} is full ({free / 1e6:.0f} MB free).",
+            what=f"The disk is full: {error} ({free / 1e6:.0f} MB free in {run.folder}).",
             fix="Make room, then resume the run.",
         )
     return RunFailed(

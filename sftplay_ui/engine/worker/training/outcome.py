@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft import PeftModel
+from safetensors import SafetensorError
 
 from sftplay_ui.engine.adapters import Adapter, mark_newest, write_contract
 from sftplay_ui.engine.atomic_file import replace_text
-from sftplay_ui.engine.checkpoints import discard, sync
+from sftplay_ui.engine.checkpoints import discard, sync, tells_full_disk
+from sftplay_ui.engine.errors import DiskFullError
 from sftplay_ui.engine.models.folder import ModelFolder
 from sftplay_ui.engine.models.starter import STARTER_HUB_ID
 from sftplay_ui.engine.worker.model.load import Prepared
@@ -51,24 +53,45 @@ def leave_adapter(
     staged = final.with_name(f".staging-{final.name}")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
-    if isinstance(prepared.model, PeftModel):
-        prepared.model.peft_config["default"].base_model_name_or_path = public_name(base)
-        write_weights(staged, prepared.model)
-    else:
-        prepared.base.save_pretrained(staged)
-    for name in TOKENIZER_FILES:
-        if (base.path / name).is_file():
-            shutil.copyfile(base.path / name, staged / name)
-    write_contract(replace(facts, path=staged))
-    replace_text(staged / "README.md", model_card(facts, public_name(base), figures))
-    for file in staged.iterdir():
-        sync(file)
-    if final.exists():
-        discard(final)
-    staged.replace(final)
+    try:
+        fill(staged, facts, base, prepared, figures)
+        if final.exists():
+            discard(final)
+        staged.replace(final)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not tells_full_disk(error):
+            raise
+        raise DiskFullError(
+            f"The disk of {final.parent} is full: the adapter {final.name} was not written.",
+            "Make room, then resume the run; its training is kept in its last checkpoint.",
+        ) from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
     sync(final.parent)
     mark_newest(Workspace(final.parents[1]), final.name)
     return final
+
+
+def fill(
+    folder: Path,
+    facts: Adapter,
+    base: ModelFolder,
+    prepared: Prepared,
+    figures: Mapping[str, object],
+) -> None:
+    """Write all that belongs into the adapter's folder, and force it to the disk."""
+    if isinstance(prepared.model, PeftModel):
+        prepared.model.peft_config["default"].base_model_name_or_path = public_name(base)
+        write_weights(folder, prepared.model)
+    else:
+        prepared.base.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (base.path / name).is_file():
+            shutil.copyfile(base.path / name, folder / name)
+    write_contract(replace(facts, path=folder))
+    replace_text(folder / "README.md", model_card(facts, public_name(base), figures))
+    for file in folder.iterdir():
+        sync(file)
 
 
 def public_name(base: ModelFolder) -> str:
