@@ -100,7 +100,7 @@ def read_adapter(path: Path) -> Adapter:
     _refuse_pickles(path)
     adapter = _from_record(path, _read_record(path / CONTRACT_FILE))
     beside = path / "chat_template.jinja"
-    if beside.is_file() and beside.read_text(encoding="utf-8") != adapter.template.source:
+    if beside.is_file() and not _holds(beside, adapter.template.source):
         raise AdapterError(
             f"{beside} differs from the template this adapter was trained with.",
             f"Put the template back (it is kept in {CONTRACT_FILE}), or train again.",
@@ -201,6 +201,15 @@ def check_adapter(path: Path) -> CheckResult:
     return CheckResult.of(faults=faults, warnings=[])
 
 
+def refuse_not_finite(adapter: Adapter) -> None:
+    """Raise AdapterError where a weight holds NaN or infinity; reads the weights once."""
+    for file in weight_files(adapter.path):
+        for name in not_finite(file):
+            raise AdapterError(
+                f"{file}: {name} holds NaN or infinity.", "Train again, or copy the adapter anew."
+            )
+
+
 def _all(workspace: Workspace) -> list[Adapter | AdapterError]:
     if not workspace.adapters.is_dir():
         return []
@@ -278,6 +287,14 @@ def _text(path: Path, record: dict[str, object], name: str) -> str:
     if not isinstance(value, str):
         raise _lies(path, f"{name} is {value!r}, not text")
     return value
+
+
+def _holds(file: Path, text: str) -> bool:
+    """Tell whether a file holds a text; line ends count as one, bytes that are no text as other."""
+    try:
+        return file.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _lies(path: Path, why: str) -> AdapterError:

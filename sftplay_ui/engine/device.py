@@ -48,19 +48,37 @@ def nvidia_device() -> DeviceInfo | None:
         return None
     except pynvml.NVMLError:
         return None
-    cards = [nvidia_card(pynvml, i) for i in range(pynvml.nvmlDeviceGetCount())]
+    numbers = visible_cards(pynvml.nvmlDeviceGetCount())
+    cards = [nvidia_card(pynvml, number, place) for place, number in enumerate(numbers)]
     pynvml.nvmlShutdown()
     return max(cards, key=lambda card: card.free_bytes, default=None)
 
 
-def nvidia_card(pynvml, index: int) -> DeviceInfo:  # type: ignore[no-untyped-def]
-    """Describe one NVIDIA card by its number."""
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+def visible_cards(count: int) -> list[int]:
+    """List the numbers of the cards torch will see, in its order: CUDA_VISIBLE_DEVICES hides some.
+
+    As CUDA does, the list ends at the first entry that names no card; names that are no numbers
+    (UUIDs) are left to CUDA, and all cards count.
+    """
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None or any(character.isalpha() for character in wanted):
+        return list(range(count))
+    numbers = []
+    for entry in wanted.split(","):
+        if not entry.strip().isdecimal() or int(entry) >= count:
+            break
+        numbers.append(int(entry))
+    return numbers
+
+
+def nvidia_card(pynvml, number: int, place: int) -> DeviceInfo:  # type: ignore[no-untyped-def]
+    """Describe one NVIDIA card by the driver's number; `place` is the number torch gives it."""
+    handle = pynvml.nvmlDeviceGetHandleByIndex(number)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     name = pynvml.nvmlDeviceGetName(handle)
     return DeviceInfo(
-        id=f"cuda:{index}",
+        id=f"cuda:{place}",
         kind="cuda",
         name=name if isinstance(name, str) else name.decode(),
         total_bytes=int(memory.total),

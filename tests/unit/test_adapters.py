@@ -18,6 +18,7 @@ from sftplay_ui.engine.adapters import (
     mark_newest,
     newest_adapter,
     read_adapter,
+    refuse_not_finite,
     unsound_adapters,
     write_contract,
 )
@@ -129,6 +130,7 @@ def remove(name: str) -> Callable[[Path], None]:
             "not the one its hash was made of",
         ),
         (write("chat_template.jinja", b"{{ user }}"), "differs from the template"),
+        (write("chat_template.jinja", b"\xff"), "differs from the template"),
         (remove("adapter_model.safetensors"), "holds no weights"),
         (write("adapter_model.safetensors", b""), "longer than the file"),
         (write("training_args.bin", b"x"), "can run code"),
@@ -165,6 +167,8 @@ def test_a_thorough_check_finds_numbers_that_are_not_finite(tmp_path: Path) -> N
     values[2, 3] = np.inf
     save_file({"layer.lora_A.weight": values}, folder / "adapter_model.safetensors")
     assert "layer.lora_A.weight holds NaN or infinity" in check_adapter(folder).messages[0]
+    with pytest.raises(AdapterError, match=r"layer\.lora_A\.weight holds NaN or infinity"):
+        refuse_not_finite(read_adapter(folder))
 
 
 def test_the_newest_adapter_is_the_one_last_names(workspace: Workspace) -> None:

@@ -58,6 +58,25 @@ def test_a_machine_without_a_card_trains_on_the_cpu(monkeypatch):
     assert detect_device().kind == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("setting", "seen"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("-1", []),
+        ("2", [2]),
+        ("2, 0", [2, 0]),
+        ("1,7,0", [1]),
+        ("GPU-8932f937", [0, 1, 2]),
+    ],
+)
+def test_only_cards_that_cuda_may_see_are_chosen_from(monkeypatch, setting, seen):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    assert device.visible_cards(3) == seen
+
+
 def test_the_second_run_is_refused_and_told_who_has_the_device(tmp_path):
     with holding(tmp_path / "first-run") as process:
         with pytest.raises(DeviceBusyError, match="first-run"):

@@ -199,6 +199,37 @@ def test_an_adapter_of_another_model_is_refused(tiny_llama, tiny_models, tmp_pat
         load_with_adapter(wider, tmp_path / "adapter", dtype=torch.float32, device="cpu")
 
 
+@pytest.mark.parametrize(("change", "said"), [("missing", "lacks"), ("foreign", "no place for")])
+def test_an_adapter_that_is_not_whole_is_refused_and_not_filled_up_at_random(
+    tiny_llama, tmp_path, change, said
+):
+    from safetensors.torch import load_file, save_file
+
+    base = load_base(tiny_llama, dtype=torch.float32, device="cpu")
+    add_adapter(base, LoraSettings(r=4)).save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights = load_file(file)
+    if change == "missing":
+        weights.pop(sorted(weights)[0])
+    else:
+        weights["base_model.model.model.layers.99.mlp.up_proj.lora_A.weight"] = torch.zeros(4, 64)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(AdapterError, match=said):
+        load_with_adapter(tiny_llama, tmp_path / "adapter", dtype=torch.float32, device="cpu")
+
+
+def test_weights_of_other_shapes_than_the_configuration_are_told_in_words(tmp_path):
+    import json
+
+    from tests import doubles
+
+    folder = doubles.build_tiny_llama(tmp_path / "wrong")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 128}))
+    with pytest.raises(ModelError, match=r"other shapes than its config\.json says"):
+        load_base(folder, dtype=torch.float32, device="cpu")
+
+
 QLORA = """
 import logging, sys
 logging.disable(logging.WARNING)

@@ -22,7 +22,8 @@ from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import LoraConfig as LoraSettings
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.errors import AdapterError, ModelError
-from sftplay_ui.engine.models.folder import ModelFolder
+from sftplay_ui.engine.models.folder import ModelFolder, weight_files
+from sftplay_ui.engine.models.safetensors_header import read_header
 from sftplay_ui.engine.resolve import Resolved
 from sftplay_ui.engine.worker.model.attention import rows_fit
 from sftplay_ui.engine.worker.model.lora_linear import use_lean_linears
@@ -31,6 +32,10 @@ from sftplay_ui.engine.worker.model.precision import route_fp32_products, weight
 
 # peft's word for every linear layer but the output head
 ALL_LINEAR = "all-linear"
+# the part of an adapter weight's name that no weight of a base model has
+LORA = ".lora_"
+# how transformers words weights of other shapes than the configuration's
+MISMATCH = "ignore_mismatched_sizes"
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,12 @@ def load_base(
             output_loading_info=True,
             **(quantisation(dtype, device) if quantised else {}),
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
+        if MISMATCH in reason:
+            reason = "its weights have other shapes than its config.json says."
         raise ModelError(
             f"The base model {folder} cannot be loaded: {reason}",
             "Fetch the model again, or choose another one.",
@@ -117,13 +126,38 @@ def load_with_adapter(
     base = load_base(folder, dtype=dtype, device=device, quantised=quantised)
     try:
         with without_peft_noise():
-            return PeftModel.from_pretrained(base, adapter, torch_device=device).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            # what is missing is told by check_complete
+            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
+            model = PeftModel.from_pretrained(base, adapter, torch_device=device).eval()
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise AdapterError(
             f"The adapter {adapter} does not fit the base model {folder}: {reason}",
             "Choose the base model that the adapter was trained from.",
         ) from error
+    check_complete(adapter, model)
+    return model
+
+
+def check_complete(adapter: Path, model: PeftModel) -> None:
+    """Raise AdapterError unless the file has every adapter weight of the model, and no other.
+
+    peft only warns: a weight that is missing would stay as it was made, at random.
+    """
+    in_file = [tensor.name for file in weight_files(adapter) for tensor in read_header(file)]
+    in_model = [name.replace(".default.", ".") for name, _ in model.named_parameters()]
+    stored, here = (
+        {name.removesuffix(".default") for name in names if LORA in name}
+        for names in (in_file, in_model)
+    )
+    for name in sorted(stored ^ here):
+        lack = "lacks" if name in here else "has a weight that the base model has no place for:"
+        raise AdapterError(
+            f"The adapter {adapter} {lack} {name}.",
+            "Choose the base model that the adapter was trained from, or copy the adapter anew.",
+        )
 
 
 @contextmanager

@@ -14,11 +14,15 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
-from sftplay_ui.engine.adapters import Adapter, check_contract, find_adapter
+from sftplay_ui.engine.adapters import (
+    Adapter,
+    check_contract,
+    find_adapter,
+    refuse_not_finite,
+)
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.examples import Message
-from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.errors import AdapterError, RunNotFoundError
 from sftplay_ui.engine.events import Event
 from sftplay_ui.engine.models.downloads import OnProgress
@@ -30,6 +34,7 @@ from sftplay_ui.engine.text.templates import ChatTemplate, choose_template
 from sftplay_ui.engine.text.tokens import Tokeniser, prompt_text, stop_ids
 from sftplay_ui.engine.worker.model.load import load_base, load_with_adapter
 from sftplay_ui.engine.worker.model.lora_linear import use_lean_linears
+from sftplay_ui.engine.worker.model.placement import usable_device
 from sftplay_ui.engine.worker.model.precision import DTYPES
 from sftplay_ui.engine.worker.phases import tell_progress
 from sftplay_ui.engine.worker.training.identity import model_hash
@@ -93,6 +98,8 @@ def find_pair(
         )
 
     base = yield from tell_progress(fetch, run_dir)
+    if adapter:
+        refuse_not_finite(adapter)
     if adapter and adapter.base_hash not in ("", model_hash(base.path)):
         raise AdapterError(
             f"The base model {base.path} is not the one adapter {adapter.name} was trained on.",
@@ -138,7 +145,7 @@ class Sides:
     def __init__(self, pair: Pair, precision: Choice | None = None) -> None:
         """Prepare to load; `precision` is that of training unless it is given."""
         self.pair = pair
-        self.device = detect_device()
+        self.device = usable_device()
         self.precision = precision or choose_precision(pair.config.train, self.device)
         self.loaded: dict[Side, PreTrainedModel] = {}
 

@@ -14,7 +14,6 @@ from sftplay_ui.engine.atomic_file import replace_text
 from sftplay_ui.engine.checkpoints import file_hash
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig
-from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.events import ConfigResolved, Event, PhaseStarted, Warned
 from sftplay_ui.engine.models.folder import ModelFolder
 from sftplay_ui.engine.models.store import fetch_model
@@ -22,6 +21,7 @@ from sftplay_ui.engine.resolve import ModelSize, Resolved, parameter_count, reso
 from sftplay_ui.engine.text.templates import choose_template
 from sftplay_ui.engine.text.tokens import Tokeniser
 from sftplay_ui.engine.worker.model.load import prepare
+from sftplay_ui.engine.worker.model.placement import usable_device
 from sftplay_ui.engine.worker.phases import leave_if_asked, leave_if_urged, tell_progress
 from sftplay_ui.engine.worker.training.batches import Plan
 from sftplay_ui.engine.worker.training.identity import Identity, model_hash
@@ -68,7 +68,7 @@ def load(
     config: RunConfig, run_dir: Path, base: ModelFolder, material: Material, watch: Watch
 ) -> Session:
     """Decide what is `auto`, load the base model, and make it ready to take steps."""
-    device = detect_device()
+    device = usable_device()
     size = ModelSize.of(base.config(), parameter_count(base.path))
     ranks = processes()
     resolved = resolve(config, device, size, material.longest, ranks)
