@@ -147,6 +147,10 @@ KINDS: Mapping[str, type[Event]] = {
 }
 
 
+# what a value of a plain type may come as; JSON writes 2.0 as it is, and people write 2
+PLAIN: Mapping[Any, tuple[type, ...]] = {int: (int,), float: (float, int), str: (str,)}
+
+
 def encode(event: Event) -> str:
     """Write an event as one line of JSON; NaN and infinity become null (JSON has neither)."""
     return json.dumps({"event": type(event).__name__, **finite(asdict(event))}, ensure_ascii=False)
@@ -169,18 +173,26 @@ def decode(line: str) -> Event | None:
         record = json.loads(line)
     except ValueError:
         return None
-    kind = KINDS.get(record.get("event", "")) if isinstance(record, dict) else None
+    kind = KINDS.get(str(record.get("event"))) if isinstance(record, dict) else None
     if kind is None:
         return None
     known = {f.name: f for f in fields(kind)}
     values = {name: value for name, value in record.items() if name in known}
-    for name in values:
-        if values[name] is None and known[name].type is float:
+    for name, value in values.items():
+        expected = known[name].type
+        if value is None and expected is float:
             values[name] = math.nan
-    if kind is ConfigResolved:
-        values["choices"] = tuple(Choice(**choice) for choice in values["choices"])
+        elif expected in PLAIN and not isinstance(value, PLAIN[expected]):
+            return None
     missing = {n for n, f in known.items() if n not in values and n not in {"time", "total"}}
-    return None if missing else kind(**values)
+    if missing:
+        return None
+    try:
+        if kind is ConfigResolved:
+            values["choices"] = tuple(Choice(**choice) for choice in values["choices"])
+    except TypeError:
+        return None
+    return kind(**values)
 
 
 class EventWriter:

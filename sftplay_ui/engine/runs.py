@@ -19,6 +19,7 @@ from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import config_to_yaml, load_config
 from sftplay_ui.engine.device import DeviceLock, detect_device
 from sftplay_ui.engine.errors import (
+    ConfigError,
     DeviceBusyError,
     ResumeError,
     RunNotFoundError,
@@ -91,6 +92,13 @@ class Run:
         """Read the run's resolved configuration."""
         return load_config(self.folder / "config.yaml", (), self.workspace).config
 
+    def job(self) -> str:
+        """Name the job; "?" where the configuration can no longer be read."""
+        try:
+            return self.config().job
+        except ConfigError:
+            return "?"
+
     def events(self) -> list[Event]:
         """Read all events so far."""
         return EventReader(self.events_path).read_new()
@@ -116,7 +124,7 @@ class Run:
         step = next((e for e in reversed(tail) if isinstance(e, StepLogged)), None)
         return RunSummary(
             run=self.name,
-            job=self.config().job,
+            job=self.job(),
             state=derive_state(tail[-1] if tail else None, alive),
             step=step.step if step else 0,
             total_steps=step.total_steps if step else 0,
@@ -239,6 +247,7 @@ def resume_run(run: Run) -> Run:
         raise ResumeError(f"{run.name} is still running.", "Follow it instead of resuming it.")
     if run.state() == "finished":
         raise ResumeError(f"{run.name} is finished.", "Extend it by some epochs instead.")
+    run.config()  # a worker that could not read it would die without a word
     refuse_busy_device()
     need_room(run.workspace)
     launch(run)

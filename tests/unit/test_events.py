@@ -171,3 +171,18 @@ def test_room_is_held_for_the_last_words_and_given_back(tmp_path):
     writer.write(Warned(code="a", what="one"))
     writer.close()
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["events.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": ["StepLogged"]}',
+        '{"event": "RunStopped", "step": "x"}',
+        '{"event": "ConfigResolved", "choices": 5}',
+        '{"event": "ConfigResolved", "choices": [{"odd": 1}]}',
+        '{"event": "Warned", "code": 1, "what": null}',
+        "[1]",
+    ],
+)
+def test_a_line_with_values_of_another_kind_is_passed_over(line):
+    assert decode(line) is None

@@ -14,6 +14,7 @@ from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import config_to_yaml, make_config
 from sftplay_ui.engine.device import DeviceLock
 from sftplay_ui.engine.errors import (
+    ConfigError,
     DeviceBusyError,
     DiskFullError,
     ResumeError,
@@ -181,6 +182,14 @@ def test_a_resumed_run_is_followed_past_its_earlier_end_and_told_once(workspace)
     writer.close()
     assert [type(event).__name__ for event in told] == ["RunResumed", "RunFinished"]
     assert len(of_kind(run.events(), StepLogged)) == 1
+
+
+def test_a_run_whose_configuration_is_damaged_is_listed_and_not_resumed(workspace):
+    run = made_run(workspace, "a", STARTED, RunStopped(step=4))
+    (run.folder / "config.yaml").write_text("{", encoding="utf-8")
+    assert run.summary().job == "?"
+    with pytest.raises(ConfigError, match=r"config\.yaml:1"):
+        resume_run(Run(run.folder))
 
 
 def test_a_stopped_run_that_is_on_its_way_out_is_waited_for_before_it_goes_on(
