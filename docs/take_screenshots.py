@@ -49,7 +49,7 @@ def fill_data(page: Page) -> None:
 
 def ask(page: Page) -> None:
     """Ask both models one question and wait for their answers."""
-    page.get_by_label("Message").fill("What year was President John F. Kennedy assassinated?")
+    page.get_by_label("Your message").fill("What year was President John F. Kennedy assassinated?")
     page.keyboard.press("Enter")
     page.wait_for_timeout(60_000)
 
