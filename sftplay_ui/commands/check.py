@@ -3,6 +3,7 @@
 The verdicts come from the very code that later does the work; nothing is written.
 """
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -90,6 +91,8 @@ def check_setup(context: Context) -> Answer:
     problems = []
     if free < LITTLE_SPACE_BYTES:
         problems.append(f"Only {free / 1e9:.1f} GB of disk space are free. Make room.")
+    if not os.access(context.workspace.root, os.W_OK | os.X_OK):
+        problems.append(f"Nothing can be written in {context.workspace.root}. Choose --workspace.")
     looks = {"configuration": look_at_config, "data": look_at_data, "base model": look_at_model}
     for name, look in looks.items():
         try:

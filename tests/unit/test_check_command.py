@@ -74,3 +74,12 @@ def test_what_the_system_refuses_is_told_in_words(
     told = capsys.readouterr()
     assert json.loads(told.out)["error"]["what"] == "/mnt/data: Read-only file system."
     assert told.err.startswith("error: /mnt/data: Read-only file system.\nfix: ")
+
+
+def test_a_workspace_that_cannot_be_written_is_a_problem(
+    workspace: Workspace, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert main(["check", "--workspace", str(workspace.root), "--json"]) == 1
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert any("Nothing can be written" in problem for problem in problems)
