@@ -23,6 +23,7 @@ from sftplay_ui.engine.device import DeviceInfo, DeviceLock, detect_device
 from sftplay_ui.engine.errors import SFTPlayError
 from sftplay_ui.engine.events import Event, EventWriter, RunFailed, RunResumed, RunStarted
 from sftplay_ui.engine.processes import ProcessRecord
+from sftplay_ui.engine.redaction import redacted
 from sftplay_ui.engine.resolve import choose_mode, choose_optimizer
 from sftplay_ui.engine.runs import Run
 
@@ -71,7 +72,7 @@ def tell_failure(failure: RunFailed, writer: EventWriter) -> None:
     writer.write(failure)
     # on a full disk the log may stay short, but not the record
     with suppress(OSError):
-        traceback.print_exc()
+        sys.stderr.write(redacted(traceback.format_exc()))
     writer.close()
 
 
@@ -151,7 +152,7 @@ def describe_bug(error: Exception, run: Run) -> RunFailed:
         )
     return RunFailed(
         code="bug",
-        what=f"Something unexpected happened: {type(error).__name__}: {error}",
+        what=f"Something unexpected happened: {type(error).__name__}: {redacted(str(error))}",
         fix=f"Resume the run, or report it with the log {log}.",
     )
 
