@@ -26,7 +26,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-from sftplay_ui.engine.worker.model.load import Prepared, attention
+from sftplay_ui.engine.worker.model import attention
+from sftplay_ui.engine.worker.model.load import Prepared
 from sftplay_ui.engine.worker.model.lora_linear import use_lean_linears
 from sftplay_ui.engine.worker.training.batches import MicroBatch
 from sftplay_ui.engine.worker.training.learner import Learner
