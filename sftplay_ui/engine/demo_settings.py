@@ -23,6 +23,7 @@ def demo_settings(sample: Path | None = None) -> Mapping[str, Any]:
         "data.train_path": "data/demo/train.jsonl",
         "data.val_path": "data/demo/val.jsonl",
         "data.test_path": "data/demo/test.jsonl",
+        "data.seed": 0,
         "data.split.train": 210.0,
         "data.split.val": 20.0,
         "data.split.test": float(HELD_BACK),
