@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.steps import choose
 from tests.browser.test_shell import CONTRAST, UNNAMED
 
 CAPITALS = "Frage;Antwort\n" + "".join(
@@ -52,8 +53,7 @@ def test_columns_are_chosen_by_hand_where_no_guess_is_safe(open_page, tmp_path):
     page.locator("#data-process").click()
     expect(page.locator("#data-process-note")).to_contain_text("please choose")
     for role, column in (("user", "element"), ("assistant", "symbol")):
-        page.locator(f"#data-role-{role} input").click()
-        page.get_by_role("option", name=column).click()
+        choose(page, f"#data-role-{role}", column)
     expect(page.locator("#data-preview")).to_contain_text("Element 0")
     process(page)
     expect(page.locator("#data-process-note")).to_have_text("")
@@ -63,11 +63,9 @@ def test_the_delimiter_can_be_set_right(open_page, tmp_path):
     page = open_page("data")
     drop(page, tmp_path, "capitals.csv", CAPITALS)
     expect(page.locator("#data-preview")).to_contain_text("City 0")
-    page.locator("#data-delimiter input").click()
-    page.get_by_role("option", name="tab").click()
+    choose(page, "#data-delimiter", "tab")
     expect(page.locator("#data-preview")).not_to_contain_text("City 0")
-    page.locator("#data-delimiter input").click()
-    page.get_by_role("option", name="semicolon").click()
+    choose(page, "#data-delimiter", "semicolon")
     expect(page.locator("#data-preview")).to_contain_text("City 0")
 
 

@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 
 from sftplay_ui.engine.evaluation import AnswerPair, Difference, Evaluation, write_evaluation
 from tests import stand_in
+from tests.browser.steps import choose
 from tests.browser.test_shell import CONTRAST, UNNAMED
 
 
@@ -49,8 +50,7 @@ def test_the_verdict_and_the_biggest_changes_come_first(evaluated, open_page):
     expect(page.locator("#evaluate-scores .verdict")).to_contain_text("Worse: ROUGE-L fell")
     first = page.locator("#evaluate-answers tbody tr").first
     expect(first).to_contain_text("Question 24")
-    page.locator("#evaluate-order input").click()
-    page.get_by_role("option", name="Biggest loss first").click()
+    choose(page, "#evaluate-order", "Biggest loss first")
     expect(first).to_contain_text("Question 0 <img")
     page.locator("#evaluate-forward").click()
     expect(page.locator("#evaluate-place")).to_contain_text("21 to 25 of 25")

@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.tabs import try_it
+from tests.browser.steps import choose
 
 LONG = 240_000  # a worker imports torch, on a machine that may be busy
 CSV = "Frage;Antwort\n" + "".join(
@@ -34,8 +35,7 @@ def bring_data(page: Page, folder: Path) -> None:
     page.locator("#data-drop input[type=file]").set_input_files(path)
     expect(page.locator("#data-facts")).to_contain_text("cp1252")
     for role, column in (("user", "Antwort"), ("user", "Frage")):
-        page.locator(f"#data-role-{role} input").click()
-        page.get_by_role("option", name=column).click()
+        choose(page, f"#data-role-{role}", column)
     expect(page.locator("#data-preview")).to_contain_text("Wie heißt Land 0?")
     page.locator("#data-process").click()
     expect(page.locator("#data-report")).to_contain_text("of 40 rows")
