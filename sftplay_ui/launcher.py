@@ -90,8 +90,12 @@ def wants_window(argv: Sequence[str]) -> bool:
 
 
 def run_tests(arguments: Sequence[str]) -> int:
-    """Run pytest from the project's folder and pass its exit code on."""
-    return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
+    """Run pytest from the project's folder and pass its exit code on.
+
+    The whole suite is run by two processes, a file at a time; pytest's own arguments run as given.
+    """
+    chosen = list(arguments) or ["--numprocesses=2", "--dist=loadfile"]
+    return subprocess.call([sys.executable, "-m", "pytest", *chosen], cwd=ROOT)
 
 
 def hold_console_open() -> None:

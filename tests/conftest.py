@@ -31,6 +31,7 @@ QUIET_AND_OFFLINE = {
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
     "PYTHONUTF8": "1",
+    "OMP_NUM_THREADS": "1",  # two processes of tests share two cores, and tiny models need no more
     "OMP_WAIT_POLICY": "PASSIVE",  # tests share the cores with workers and a browser
     "GOMP_SPINCOUNT": "0",
 }

@@ -360,6 +360,16 @@ def test_the_test_command_passes_pytests_exit_code_on(tmp_path: Path) -> None:
     assert launcher.run_tests(["-q", "-p", "no:cacheprovider", str(failing)]) == 1
 
 
+def test_only_the_whole_suite_is_shared_by_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        launcher.subprocess, "call", lambda command, **_: asked.append(command[3:]) or 0
+    )
+    launcher.run_tests([])
+    launcher.run_tests(["-q"])
+    assert asked == [["--numprocesses=2", "--dist=loadfile"], ["-q"]]
+
+
 def test_an_environment_that_lost_its_packages_is_mended_and_entered_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
