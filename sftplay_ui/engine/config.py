@@ -51,11 +51,19 @@ class LoraConfig(Section):
     """The shape of the adapter."""
 
     r: int = Field(16, ge=1, le=512, description="Rank: width of the adapter matrices.")
-    alpha: int = Field(32, ge=1, le=2048, description="Scale of the adapter is alpha / r.")
+    alpha: int = Field(
+        32, ge=1, le=2048, description="Scale of the adapter is alpha / r (use_rslora: / sqrt(r))."
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of adapter inputs dropped.")
     target_modules: str | list[str] = Field(
         "all-linear",
         description="`all-linear`, or names of the layers that get an adapter.",
+    )
+    use_rslora: bool = Field(
+        False, description="Scale by alpha / sqrt(r), so that high ranks learn as fast (rsLoRA)."
+    )
+    use_dora: bool = Field(
+        False, description="Learn each weight's length apart from its direction (DoRA); slower."
     )
 
 
@@ -69,6 +77,9 @@ class TuningConfig(Section):
     )
     backend: Literal["bnb", "unsloth"] = Field(
         "bnb", description="Who loads and quantises the base model."
+    )
+    double_quant: bool | Auto = Field(
+        "auto", description="Quantise the scales of 4-bit weights too: leaner, hardly less exact."
     )
     lora: LoraConfig = LoraConfig()
 
@@ -112,6 +123,9 @@ class DataConfig(Section):
     split: SplitConfig = SplitConfig()
     seed: int = Field(42, ge=0, le=2**31 - 1, description="Seed of the split.")
     licence: str = Field("", description="Licence of the data, for the data card.")
+    keep_edits: bool = Field(
+        True, description="Make edits of processed examples again when they are processed anew."
+    )
 
 
 class StyleConfig(Section):
@@ -157,6 +171,12 @@ class TrainConfig(Section):
     warmup_steps: int = Field(0, ge=0, description="Steps to warm up; above 0 it wins.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Pull of the weights towards zero.")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped here; 0 is off.")
+    neftune_noise_alpha: float = Field(
+        0.0, ge=0, le=100, description="Noise on the embeddings while learning; 0 is off, 5 usual."
+    )
+    label_smoothing_factor: float = Field(
+        0.0, ge=0, lt=1, description="Share of the target spread over all tokens; 0 is off."
+    )
     optim: Literal["auto", "adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "auto", description="Optimizer; auto is adamw on a CPU and adamw_8bit on CUDA."
     )

@@ -25,6 +25,8 @@ SMALL_MODEL = 1_000_000_000
 PER_WIDTH, PER_WIDTH_PACKED = (24.8, 8.3), (37.0, 10.0)
 CPU_ACTIVATION_BYTES = 1.0e9
 DEVICE_SHARE = 0.4
+# NF4 with its scales; above this share of a GPU's memory a smaller form is worth its time.
+PACKED_BYTES, CROWDED = 0.56, 0.4
 # Micro-batches below this many tokens keep no device busy.
 ENOUGH_TOKENS = 256
 
@@ -74,6 +76,7 @@ class Resolved:
     grad_accum: int
     effective_batch: int
     choices: tuple[Choice, ...]
+    double_quant: bool = False
 
 
 def resolve(
@@ -87,6 +90,7 @@ def resolve(
     precision = choose_precision(config.train, device)
     rate = choose_learning_rate(config.train, str(mode.value), model)
     optim = choose_optimizer(config.train, device)
+    scales = choose_double_quant(config, str(mode.value), device, model)
     fit = fit_batch(
         config.train,
         budget=activation_budget(device, model, str(mode.value)),
@@ -111,7 +115,8 @@ def resolve(
         effective_batch=fit.batch_size * fit.grad_accum * processes
         if fit.both_given
         else config.train.effective_batch,
-        choices=(mode, choose_backend(config), precision, rate, optim, *fit.choices()),
+        choices=(mode, choose_backend(config), precision, *scales, rate, optim, *fit.choices()),
+        double_quant=bool(scales and scales[0].value),
     )
 
 
@@ -128,6 +133,26 @@ def choose_mode(config: RunConfig, device: DeviceInfo) -> Choice:
     if device.kind == "cuda":
         return Choice("tuning.mode", "qlora", f"4-bit weights leave most room on {device.name}")
     return Choice("tuning.mode", "lora", f"16-bit weights are fastest on {device.name}")
+
+
+def choose_double_quant(
+    config: RunConfig, mode: str, device: DeviceInfo, model: ModelSize
+) -> tuple[Choice, ...]:
+    """Choose whether the scales of 4-bit weights are quantised too (QLoRA, section 3): one choice.
+
+    Only where the weights would fill much of a GPU: it costs a little time. None without such
+    weights.
+    """
+    if mode != "qlora":
+        return ()
+    setting, asked = "tuning.double_quant", config.tuning.double_quant
+    if asked != "auto":
+        return (Choice(setting, asked, "as asked"),)
+    if device.kind != "cuda":
+        return (Choice(setting, False, f"saves nothing that counts on {device.name}"),)
+    share = PACKED_BYTES * model.parameters / max(1, device.free_bytes)
+    reason = f"4-bit weights take {share:.0%} of the free memory on {device.name}"
+    return (Choice(setting, share > CROWDED, reason),)
 
 
 def choose_backend(config: RunConfig) -> Choice:

@@ -35,6 +35,21 @@ def test_sum_and_gradients_are_those_of_cross_entropy(made, monkeypatch, chunk):
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.7])
+def test_smoothed_targets_give_the_sum_and_gradients_of_torch(made, monkeypatch, smoothing):
+    monkeypatch.setattr(losses, "CHUNK", 4)
+    hidden, weight, target = made
+    logits = hidden @ weight.t()
+    expected = functional.cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
+    loss = summed_loss(hidden, weight, target, smoothing=smoothing)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    plain = summed_plain_loss(logits, target, smoothing=smoothing)
+    torch.testing.assert_close(plain, expected)
+    ours = torch.autograd.grad(loss, (hidden, weight))
+    theirs = torch.autograd.grad(expected, (hidden, weight))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_a_frozen_head_gets_no_gradient(made):
     hidden, weight, target = made
     summed_loss(hidden, weight.detach(), target).backward()

@@ -84,6 +84,24 @@ def test_folded_weights_are_those_of_peft(workspace, tmp_path, request, base_nam
     assert set(folded) == set(load_file(base / "model.safetensors"))
 
 
+def test_a_dora_adapter_is_folded_with_the_lengths_it_learned(workspace, tmp_path, tiny_llama):
+    adapter = build_adapter(workspace, tiny_llama, use_dora=True).path
+    weights = load_file(adapter / "adapter_model.safetensors")
+    longer = {k: 1.5 * w if k.endswith("magnitude_vector") else w for k, w in weights.items()}
+    save_file(longer, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    folded = fold_all(tiny_llama, adapter, tmp_path / "out")
+    with without_peft_noise():
+        base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+        model = PeftModel.from_pretrained(base, adapter)
+    expected = model.merge_and_unload().state_dict()
+    for name, tensor in folded.items():
+        theirs = expected[name].to(torch.bfloat16)
+        torch.testing.assert_close(tensor, theirs, rtol=2**-7, atol=0, msg=name)
+    plain = load_file(tiny_llama / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
+    lengths = folded["model.layers.0.mlp.up_proj.weight"].float().norm(dim=1) / plain.norm(dim=1)
+    torch.testing.assert_close(lengths, torch.full_like(lengths, 1.5), rtol=1e-2, atol=0)
+
+
 def test_shards_stay_shards(workspace, tmp_path, tiny_llama):
     adapter = build_adapter(workspace, tiny_llama).path
     whole = fold_all(tiny_llama, adapter, tmp_path / "whole")
@@ -134,7 +152,7 @@ def test_an_adapter_of_another_shape_or_model_is_refused(workspace, tiny_llama, 
 def test_adapters_that_are_more_than_lora_are_refused(workspace, tiny_llama):
     adapter = build_adapter(workspace, tiny_llama).path
     config = json.loads((adapter / "adapter_config.json").read_text())
-    for change in ({"use_dora": True}, {"bias": "all"}, {"peft_type": "IA3"}):
+    for change in ({"use_qalora": True}, {"bias": "all"}, {"peft_type": "IA3"}):
         (adapter / "adapter_config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(AdapterError, match="not a plain LoRA"):
             read_low_ranks(adapter)

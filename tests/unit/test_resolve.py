@@ -115,3 +115,25 @@ def test_weights_are_counted_from_the_files(tiny_llama):
 
     model = AutoModelForCausalLM.from_pretrained(tiny_llama)
     assert parameter_count(tiny_llama) == sum(p.numel() for p in model.parameters())
+
+
+def double_quant(device, model, asked="auto", mode="auto"):
+    config = RunConfig(tuning=TuningConfig(mode=mode, double_quant=asked))
+    return resolve(config, device, model, 400)
+
+
+def test_scales_are_quantised_too_where_4_bit_weights_crowd_the_card():
+    seven = ModelSize(7_600_000_000, 28, 3584, 18944)
+    assert double_quant(CARD, seven).double_quant
+    found = double_quant(CARD, STARTER)
+    assert not found.double_quant
+    (choice,) = (c for c in found.choices if c.setting == "tuning.double_quant")
+    assert "of the free memory on RTX 4060" in choice.reason
+    assert double_quant(CARD, STARTER, asked=True).double_quant
+    assert not double_quant(CPU, seven, mode="qlora").double_quant
+
+
+def test_without_4_bit_weights_there_are_no_scales_to_quantise():
+    found = double_quant(CPU, STARTER, asked=True)
+    assert not found.double_quant
+    assert "tuning.double_quant" not in {choice.setting for choice in found.choices}

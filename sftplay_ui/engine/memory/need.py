@@ -90,6 +90,7 @@ def setup_of(
         tokens=tokens,
         learned=max(1, round(tokens * share)),
         row=longest if scores and longest <= LONGEST_WITH_SCORES else 0,
+        double_quant=resolved.double_quant,
     )
 
 

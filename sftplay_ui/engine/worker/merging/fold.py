@@ -22,28 +22,41 @@ from sftplay_ui.engine.models.folder import INDEX, weight_files
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
+DOWN, UP, MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FORMAT_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16"}
 FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
 # buffers such as positions: bytes of a number; they are copied as they are
 WHOLE_NUMBERS = {"I64": 8, "I32": 4, "BOOL": 1}
-# ways of tuning whose weights are not a plain W + scale * B A
-UNFOLDABLE = ("use_dora", "use_qalora", "lora_bias", "corda_config", "eva_config")
+# ways of tuning whose weights are neither W + scale * B A nor that with rows of learned length
+UNFOLDABLE = ("use_qalora", "lora_bias", "corda_config", "eva_config")
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """What an adapter adds to one weight: scale * up @ down, all in fp32."""
+    """What an adapter adds to one weight: scale * up @ down, all in fp32.
+
+    With DoRA (Liu et al. 2024) each output's row gets the length `magnitude` [out] afterwards.
+    """
 
     down: Tensor
     up: Tensor
     scale: float
     transposed: bool
+    magnitude: Tensor | None = None
 
     def delta(self) -> Tensor:
         """Multiply out, in the layout of the weight."""
         product = (self.up @ self.down) * self.scale
         return product.T if self.transposed else product
+
+    def change(self, weight: Tensor) -> Tensor:
+        """Give the tuned weight of an fp32 one."""
+        tuned = weight + self.delta()
+        if self.magnitude is None:
+            return tuned
+        outputs = self.magnitude if self.transposed else self.magnitude[:, None]
+        return tuned * (outputs / tuned.norm(dim=0 if self.transposed else 1, keepdim=True))
 
 
 @dataclass(frozen=True)
@@ -78,19 +91,24 @@ def read_low_ranks(adapter: Path) -> dict[str, LowRank]:
     check_foldable(adapter, config)
     with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    downs = {name for name in tensors if name.endswith(".lora_A.weight")}
-    strangers = tensors.keys() - downs - {name.replace(".lora_A.", ".lora_B.") for name in downs}
-    if strangers or not downs:
+    modules = {name.removesuffix(DOWN) for name in tensors if name.endswith(DOWN)}
+    parts = (DOWN, UP, MAGNITUDE) if config.get("use_dora") else (DOWN, UP)
+    strangers = tensors.keys() ^ {module + part for module in modules for part in parts}
+    if strangers or not modules:
         raise AdapterError(
             f"{adapter} holds weights that are no LoRA pairs: {', '.join(sorted(strangers)[:3])}.",
             "Choose an adapter that changes linear layers only.",
         )
     low_ranks = {}
-    for name in downs:
-        module = name.removeprefix(PEFT_PREFIX).removesuffix(".lora_A.weight")
-        down, up = tensors[name], tensors[name.replace(".lora_A.", ".lora_B.")]
+    for stored in modules:
+        module = stored.removeprefix(PEFT_PREFIX)
+        down = tensors[stored + DOWN]
         low_ranks[f"{module}.weight"] = LowRank(
-            down, up, scale_of(module, len(down), config), bool(config.get("fan_in_fan_out"))
+            down,
+            tensors[stored + UP],
+            scale_of(module, len(down), config),
+            bool(config.get("fan_in_fan_out")),
+            tensors.get(stored + MAGNITUDE),
         )
     return low_ranks
 
@@ -207,7 +225,7 @@ def fold(name: str, weight: Tensor, low_rank: LowRank | None, dtype: torch.dtype
     if not weight.is_floating_point():
         return weight.contiguous()
     if low_rank is not None:
-        weight = weight.float() + low_rank.delta()
+        weight = low_rank.change(weight.float())
     folded = weight.to(dtype).contiguous()
     if not torch.isfinite(folded).all():
         largest = weight.float().abs().max().item()

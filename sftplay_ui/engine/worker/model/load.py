@@ -34,6 +34,7 @@ from sftplay_ui.engine.worker.model.precision import route_fp32_products, weight
 ALL_LINEAR = "all-linear"
 # the part of an adapter weight's name that no weight of a base model has
 LORA = ".lora_"
+MAGNITUDE = "lora_magnitude_vector.default.weight"
 # how transformers words weights of other shapes than the configuration's
 MISMATCH = "ignore_mismatched_sizes"
 
@@ -50,7 +51,12 @@ class Prepared:
 
 
 def load_base(
-    folder: Path, *, dtype: torch.dtype, device: str, quantised: bool = False
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    quantised: bool = False,
+    double_quant: bool = False,
 ) -> PreTrainedModel:
     """Load a base model in evaluation mode; `quantised` packs its linear layers into 4 bits (NF4).
 
@@ -70,7 +76,7 @@ def load_base(
             attn_implementation="sdpa",
             local_files_only=True,
             output_loading_info=True,
-            **(quantisation(dtype, device) if quantised else {}),
+            **(quantisation(dtype, device, double=double_quant) if quantised else {}),
         )
     except torch.OutOfMemoryError:
         raise
@@ -94,13 +100,19 @@ def load_base(
     return model.eval()
 
 
-def quantisation(dtype: torch.dtype, device: str) -> dict[str, object]:
-    """Give the loading options for 4-bit weights (NF4; Dettmers et al. 2023)."""
+def quantisation(dtype: torch.dtype, device: str, *, double: bool = False) -> dict[str, object]:
+    """Give the loading options for 4-bit weights (NF4; Dettmers et al. 2023).
+
+    `double` quantises the scales of the weights too.
+    """
     return {
         "device_map": {"": device},
         # left out, the compute type is fp32: silently slow
         "quantization_config": transformers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_use_double_quant=double,
         ),
     }
 
@@ -147,7 +159,7 @@ def check_complete(adapter: Path, model: PeftModel) -> None:
     peft only warns: a weight that is missing would stay as it was made, at random.
     """
     in_file = [tensor.name for file in weight_files(adapter) for tensor in read_header(file)]
-    in_model = [name.replace(".default.", ".") for name, _ in model.named_parameters()]
+    in_model = [stored_name(name) for name, _ in model.named_parameters()]
     stored, here = (
         {name.removesuffix(".default") for name in names if LORA in name}
         for names in (in_file, in_model)
@@ -158,6 +170,12 @@ def check_complete(adapter: Path, model: PeftModel) -> None:
             f"The adapter {adapter} {lack} {name}.",
             "Choose the base model that the adapter was trained from, or copy the adapter anew.",
         )
+
+
+def stored_name(name: str) -> str:
+    """Give the name peft stores a parameter of an adapter by: without its own name for it."""
+    # the lengths that DoRA learns are stored without the name of their weight
+    return name.replace(MAGNITUDE, MAGNITUDE.split(".", 1)[0]).replace(".default.", ".")
 
 
 @contextmanager
@@ -178,6 +196,7 @@ def prepare(
         dtype=weight_dtype(resolved.mode, resolved.precision),
         device=device,
         quantised=resolved.mode == "qlora",
+        double_quant=resolved.double_quant,
     )
     torch.manual_seed(config.train.seed)
     model: nn.Module = base
@@ -213,6 +232,8 @@ def add_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=targets,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
     )
     with without_peft_noise():
         return get_peft_model(base, shape)
@@ -237,5 +258,5 @@ def choose_linears(model: nn.Module) -> Choice:
     switched, total = use_lean_linears(model)
     if switched == total:
         return Choice("adapter layers", "fused", "all are plain LoRA on frozen layers")
-    reason = f"{total - switched} of {total} have dropout or 4-bit weights"
+    reason = f"{total - switched} of {total} have dropout, DoRA or 4-bit weights"
     return Choice("adapter layers", "fused" if switched else "peft's own", reason)

@@ -18,12 +18,15 @@ PROBE_TOLERANCE = 0.02
 class ChunkedLoss(torch.autograd.Function):
     """Sum of cross-entropy through an output head, `CHUNK` tokens at a time.
 
-    The gradient of a sum is known as soon as the logits are: softmax minus one at the target. The
-    head gets its gradient only where it learns (full tuning).
+    The gradient of a sum is known as soon as the logits are: softmax minus what is wanted, which is
+    one at the target, or a little less there and the rest spread evenly (label smoothing, Szegedy
+    et al. 2016). The head gets its gradient only where it learns (full tuning).
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, target: Tensor, smoothing: float
+    ) -> Tensor:
         """hidden [tokens, d], weight [vocabulary, d], target [tokens] -> scalar in fp32."""
         head = weight.to(hidden.dtype)
         learns_hidden, learns_head = ctx.needs_input_grad[:2]
@@ -34,11 +37,15 @@ class ChunkedLoss(torch.autograd.Function):
             logits = (hidden[rows] @ head.t()).float()
             norm = torch.logsumexp(logits, -1)
             picked = logits.gather(1, target[rows, None])
-            total += (norm - picked[:, 0]).sum()
+            total += (norm - (1 - smoothing) * picked[:, 0]).sum()
+            if smoothing:
+                total -= smoothing * logits.mean(-1).sum()
             if hidden_grad is None and head_grad is None:
                 continue
             logits.sub_(norm[:, None]).exp_()
-            logits.scatter_add_(1, target[rows, None], torch.full_like(picked, -1.0))
+            if smoothing:
+                logits.sub_(smoothing / logits.shape[1])
+            logits.scatter_add_(1, target[rows, None], torch.full_like(picked, smoothing - 1))
             slope = logits.to(hidden.dtype)
             if hidden_grad is not None:
                 hidden_grad[rows] = slope @ head
@@ -50,26 +57,30 @@ class ChunkedLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden_grad, head_grad = (
             None if grad is None else grad * upstream.to(grad.dtype) for grad in ctx.grads
         )
-        return hidden_grad, head_grad, None
+        return hidden_grad, head_grad, None, None
 
 
-def summed_loss(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+def summed_loss(
+    hidden: Tensor, weight: Tensor, target: Tensor, *, smoothing: float = 0.0
+) -> Tensor:
     """Sum the cross-entropy of `target` [tokens] given the last layer's `hidden` [tokens, d]."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
     # dtypes are chosen above, so autocast must not choose again inside
     with torch.autocast(device, enabled=False):
-        return ChunkedLoss.apply(hidden, weight, target)
+        return ChunkedLoss.apply(hidden, weight, target, smoothing)
 
 
-def summed_plain_loss(logits: Tensor, target: Tensor) -> Tensor:
+def summed_plain_loss(logits: Tensor, target: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """Sum the cross-entropy from logits [tokens, vocabulary], for heads that are not plain."""
-    return functional.cross_entropy(logits.float(), target, reduction="sum")
+    return functional.cross_entropy(
+        logits.float(), target, reduction="sum", label_smoothing=smoothing
+    )
 
 
 @torch.no_grad()

@@ -108,6 +108,15 @@ class MicroBatch:
     def learned_tokens(self) -> int:
         return len(self.target)
 
+    def noise_scale(self, alpha: float) -> Tensor:
+        """Give alpha / sqrt(length of the example) for each position, [rows, tokens, 1]."""
+        scales = torch.tensor(self.row_lengths, dtype=torch.float32).rsqrt() * alpha
+        if len(self.input_ids) == len(self.row_lengths):
+            spread = scales[:, None].expand(self.input_ids.shape)
+        else:
+            spread = scales.repeat_interleave(torch.tensor(self.row_lengths))[None]
+        return spread[..., None].to(self.input_ids.device)
+
     def to(self, device: torch.device) -> "MicroBatch":
         """Move the batch to a device."""
         mask = self.attention_mask

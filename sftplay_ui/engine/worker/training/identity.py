@@ -6,7 +6,7 @@ wrong, or end the process inside the optimizer. So whatever must be the same is 
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from sftplay_ui.engine.checkpoints import file_hash
@@ -35,6 +35,7 @@ class Identity:
     max_seq_len: int
     packing: bool
     loss: str = "learned tokens, mean over the step"
+    double_quant: bool = False
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
@@ -49,10 +50,14 @@ class Identity:
                 "Start a new run.",
             ) from error
         now = asdict(self)
+        # what an older version did not write down was as it is by default
+        before = {
+            f.name: None if f.default is MISSING else f.default for f in fields(self)
+        } | before
         changed = [
-            f"{field.name} was {before.get(field.name)!r} and is {now[field.name]!r}"
-            for field in fields(self)
-            if before.get(field.name) != now[field.name]
+            f"{name} was {before[name]!r} and is {value!r}"
+            for name, value in now.items()
+            if before[name] != value
         ]
         if changed:
             raise ResumeError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sftplay_ui.engine.errors import DeviceMemoryError, NotFiniteError
 from sftplay_ui.engine.events import Event, Warned
 from sftplay_ui.engine.text.tokens import TokenisedExample
+from sftplay_ui.engine.worker.memory_use import free_memory, tells_lack_of_memory
 from sftplay_ui.engine.worker.model.load import Prepared, recompute_activations
 from sftplay_ui.engine.worker.model.losses import summed_loss, summed_plain_loss
 from sftplay_ui.engine.worker.phases import StopRequested
@@ -29,18 +30,25 @@ OVERFLOWS_ALLOWED = 3
 
 
 class Learner(nn.Module):
-    """A micro-batch in, the summed cross-entropy of its learned tokens out (scalar, fp32)."""
+    """A micro-batch in, the summed cross-entropy of its learned tokens out (scalar, fp32).
 
-    def __init__(self, prepared: Prepared) -> None:
+    While the model learns, its embeddings may be disturbed and its targets smoothed; in evaluation
+    mode the loss is that of the bare model.
+    """
+
+    def __init__(self, prepared: Prepared, *, noise: float = 0.0, smoothing: float = 0.0) -> None:
         super().__init__()
         self.model = prepared.model
         self.prepared = prepared
+        self.noise = noise
+        self.smoothing = smoothing
 
     def forward(self, batch: MicroBatch) -> Tensor:
         """Predict every learned token from those before it, in its own example."""
         base = self.prepared.base
+        smoothing = self.smoothing if self.model.training else 0.0
         inputs = {
-            "input_ids": batch.input_ids,
+            **self.seen(batch),
             "position_ids": batch.position_ids,
             "attention_mask": batch.attention_mask,
             "use_cache": False,
@@ -49,9 +57,17 @@ class Learner(nn.Module):
             inputs["row_lengths"] = batch.row_lengths
         if not self.prepared.plain_head:
             logits = base(**inputs).logits.flatten(0, 1)
-            return summed_plain_loss(logits[batch.keep], batch.target)
+            return summed_plain_loss(logits[batch.keep], batch.target, smoothing=smoothing)
         hidden = base.get_decoder()(**inputs).last_hidden_state.flatten(0, 1)
-        return summed_loss(hidden[batch.keep], base.get_output_embeddings().weight, batch.target)
+        head = base.get_output_embeddings().weight
+        return summed_loss(hidden[batch.keep], head, batch.target, smoothing=smoothing)
+
+    def seen(self, batch: MicroBatch) -> dict[str, Tensor]:
+        """Give what the model reads: the tokens, or their embeddings with noise while it learns."""
+        if not (self.noise and self.model.training):
+            return {"input_ids": batch.input_ids}
+        embeddings = self.prepared.base.get_input_embeddings()(batch.input_ids)
+        return {"inputs_embeds": noisy(embeddings, batch.noise_scale(self.noise))}
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,8 @@ class Course:
     batch_size: int
     pad_id: int
     max_grad_norm: float
+    noise: float = 0.0
+    smoothing: float = 0.0
 
 
 class Stepper:
@@ -94,7 +112,7 @@ class Stepper:
         self.plan = course.plan
         self.accelerator = accelerator
         # for evaluations, where processes need not keep step with each other
-        self.alone = Learner(prepared)
+        self.alone = Learner(prepared, noise=course.noise, smoothing=course.smoothing)
         self.learner = accelerator.prepare_model(self.alone)
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.weights = [p for p in prepared.model.parameters() if p.requires_grad]
@@ -144,7 +162,9 @@ class Stepper:
             out_of_memory = None
             try:
                 return self.backward_all(step, learned)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not tells_lack_of_memory(error):
+                    raise
                 out_of_memory = str(error).partition("\n")[0]
             # outside of the except block, whose traceback would keep the tensors alive
             self.optimizer.zero_grad(set_to_none=True)
@@ -206,6 +226,16 @@ class Stepper:
         return Warned(code="out_of_memory", what=f"Memory ran out ({reason}): {how}.")
 
 
+def noisy(embeddings: Tensor, scale: Tensor) -> Tensor:
+    """Add uniform noise from -scale to scale to embeddings [rows, tokens, d] (NEFTune).
+
+    `scale` [rows, tokens, 1] is alpha / sqrt(tokens of the example * d) there (Jain et al. 2023).
+    """
+    width = embeddings.shape[-1]
+    noise = torch.rand_like(embeddings).mul_(2).sub_(1)
+    return embeddings + noise * (scale / math.sqrt(width)).to(embeddings.dtype)
+
+
 def not_finite(step: int, loss: float, norm: float) -> NotFiniteError:
     """Say which number broke; the weights are still those of the step before."""
     what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
@@ -213,12 +243,6 @@ def not_finite(step: int, loss: float, norm: float) -> NotFiniteError:
         f"At step {step} the {what}; the weights of step {step - 1} are saved.",
         "Lower train.learning_rate, then resume or start again.",
     )
-
-
-def free_memory() -> None:
-    """Give cached device memory back."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def rng_state() -> dict[str, object]:

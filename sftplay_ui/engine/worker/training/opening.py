@@ -59,6 +59,7 @@ def open_session(config: RunConfig, run_dir: Path) -> Generator[Event, None, Ses
     watch = Watch.of(material, template, tokeniser, generate=config.generate, run_dir=run_dir)
     session = load(config, run_dir, base, material, watch)
     leave_if_asked(run_dir)
+    yield from settle_batch(session)
     session.check_space()
     yield from tell_choices(session)
     return session
@@ -83,6 +84,8 @@ def load(
         batch_size=resolved.batch_size,
         pad_id=watch.tokeniser.pad_id,
         max_grad_norm=config.train.max_grad_norm,
+        noise=config.train.neftune_noise_alpha,
+        smoothing=config.train.label_smoothing_factor,
     )
     stepper = Stepper(
         prepared,
@@ -94,6 +97,48 @@ def load(
     session = Session(config, run_dir, base, material, resolved, stepper, watch)
     session.identity = identify(session)
     return session
+
+
+def settle_batch(session: Session) -> Iterator[Event]:
+    """Try on the device how much of a step fits at a time, where that is left to the machine.
+
+    A run that goes on keeps what was found when it began. Raises DeviceMemoryError where nothing
+    helps.
+    """
+    train, stepper, resolved = session.config.train, session.stepper, session.resolved
+    memory = memory_of(stepper.accelerator.device)
+    asked = (train.batch_size, train.grad_accum) != ("auto", "auto")
+    begun = list_checkpoints(session.source_of_checkpoints() / "checkpoints")
+    if memory is None or asked or begun:
+        return
+    yield PhaseStarted(phase="probe")
+    probe = Probe(stepper, memory, session.material.longest)
+    share = resolved.batch_size * resolved.grad_accum
+    found = probe.find(share, max(1, resolved.batch_size // 2))
+    if not found.size and train.gradient_checkpointing == "auto" and not stepper.recomputing:
+        stepper.recompute()
+        found = probe.find(share, 1)
+    if not found.runs:
+        raise too_small(found, probe.longest)
+    size = fewest(stepper.accelerator, found.size or 1)
+    stepper.batch_size = size
+    session.resolved = with_batch(resolved, size, share // size, found.describe())
+
+
+def with_batch(resolved: Resolved, size: int, accum: int, why: str) -> Resolved:
+    """Give the decisions with another cut of the step into micro-batches."""
+    changed = {"train.batch_size": (size, why), "train.grad_accum": (accum, "keeps the step whole")}
+    choices = tuple(
+        Choice(choice.setting, *changed[choice.setting]) if choice.setting in changed else choice
+        for choice in resolved.choices
+    )
+    return replace(resolved, batch_size=size, grad_accum=accum, choices=choices)
+
+
+def fewest(accelerator: Accelerator, size: int) -> int:
+    """Agree on the smallest size that any process found, so that all go by one figure."""
+    found = torch.tensor([size], device=accelerator.device)
+    return int(accelerator.gather(found).min())
 
 
 def processes() -> int:
@@ -118,7 +163,8 @@ def identify(session: Session) -> Identity:
     lora = config.tuning.lora
     targets = lora.target_modules
     names = targets if isinstance(targets, str) else ", ".join(sorted(targets))
-    shape = f"r {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, {names}"
+    kinds = [" rsLoRA"] * lora.use_rslora + [" DoRA"] * lora.use_dora
+    shape = f"r {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, {names}{''.join(kinds)}"
     return Identity(
         base_model=model_hash(base.path),
         tokenizer=file_hash(base.tokenizer_path)[:16],
@@ -133,6 +179,7 @@ def identify(session: Session) -> Identity:
         effective_batch=resolved.effective_batch,
         max_seq_len=config.model.max_seq_len,
         packing=session.stepper.prepared.side_by_side,
+        double_quant=resolved.double_quant,
     )
 
 

@@ -36,6 +36,8 @@ SETTINGS_THAT_MAY_CHANGE = (
     "warmup_steps",
     "weight_decay",
     "max_grad_norm",
+    "neftune_noise_alpha",
+    "label_smoothing_factor",
 )
 # weights, and two moments of the optimizer for each
 STATE_FACTOR = 3

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sftplay_ui.engine.errors import NotFiniteError, ResumeError
+from sftplay_ui.engine.worker.model.load import stored_name
 from sftplay_ui.engine.worker.training.learner import Stepper, Update, rng_state, set_rng_state
 
 STATE_FILE, OPTIMIZER_FILE, RNG_FILE = "state.json", "optimizer.pt", "rng.pt"
 # peft's names, so that a checkpoint can be opened as the adapter or model it holds
 ADAPTER_WEIGHTS, MODEL_WEIGHTS = "adapter_model.safetensors", "model.safetensors"
-PEFT_SHELL = ".default."
 
 
 @dataclass
@@ -89,7 +89,7 @@ def read_state(folder: Path, stepper: Stepper) -> Progress:
 def learned_weights(model: nn.Module) -> dict[str, Tensor]:
     """Give the weights that learn, under the names peft and transformers store them by."""
     return {
-        name.replace(PEFT_SHELL, "."): parameter.detach()
+        stored_name(name): parameter.detach()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
