@@ -59,6 +59,12 @@ def estimate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", metavar="RUN", help="go on from a run's newest checkpoint")
+    parser.add_argument(
+        "--extend",
+        type=float,
+        metavar="EPOCHS",
+        help="add epochs to a finished run: the last one, or that of --resume",
+    )
 
 
 def eval_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sftplay_ui.commands import STOPPED, Answer, Context
 from sftplay_ui.console import failure_of
 from sftplay_ui.engine.config import RunConfig
-from sftplay_ui.engine.errors import SFTPlayError
+from sftplay_ui.engine.errors import RunNotFoundError, SFTPlayError
 from sftplay_ui.engine.events import (
     EvaluationLogged,
     Event,
@@ -16,7 +16,14 @@ from sftplay_ui.engine.events import (
     RunStopped,
     StepLogged,
 )
-from sftplay_ui.engine.runs import Run, find_run, list_runs, resume_run, start_run
+from sftplay_ui.engine.extension import extend_run
+from sftplay_ui.engine.runs import (
+    Run,
+    find_run,
+    list_runs,
+    resume_run,
+    start_run,
+)
 
 
 class JobFailedError(SFTPlayError):
@@ -28,11 +35,23 @@ class JobFailedError(SFTPlayError):
 
 
 def train(context: Context) -> Answer:
-    """Fine-tune, or go on with a run that was stopped."""
-    resume = context.args.resume
+    """Fine-tune, or go on with a run that was stopped or that is to learn longer."""
+    resume, epochs = context.args.resume, context.args.extend
+    if epochs is not None:
+        run = find_run(resume, context.workspace) if resume else newest_training(context)
+        return finish_training(extend_run(run, epochs), context)
     if resume:
         return finish_training(resume_run(find_run(resume, context.workspace)), context)
     return train_run(context.config(), context)
+
+
+def newest_training(context: Context) -> Run:
+    """Give the training run that began last; RunNotFoundError where there is none."""
+    runs = list_runs(context.workspace)
+    found = next((run for run in runs if run.job() == "train"), None)
+    if found is None:
+        raise RunNotFoundError("There is no training run yet.", "Start one first: train.")
+    return found
 
 
 def train_run(config: RunConfig, context: Context) -> Answer:

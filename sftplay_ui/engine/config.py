@@ -154,6 +154,10 @@ class TrainConfig(Section):
         json_schema_extra=ESSENTIAL,
     )
     max_steps: int = Field(0, ge=0, description="Stop after this many steps; 0 means by epochs.")
+    extended_by: list[Annotated[float, Field(gt=0, le=1000)]] = Field(
+        default_factory=list,
+        description="Epochs added after the end (`--extend`), each with its own warm-up and decay.",
+    )
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
         "auto",
         description="Size of an update at its highest; auto goes by model size and mode.",
@@ -212,7 +216,16 @@ class TrainConfig(Section):
     load_best_model_at_end: bool = Field(
         False, description="End with the checkpoint of the best evaluation."
     )
-    metric_for_best_model: str = Field("eval_loss", description="What best means.")
+    metric_for_best_model: str = Field(
+        "eval_loss",
+        description="What best means: eval_loss, eval_perplexity, or a score of answers (rougeL, "
+        "exact_match, token_f1 ...).",
+    )
+    eval_answers: Annotated[int, Field(ge=0, le=1000)] | Auto = Field(
+        "auto",
+        description="Validation questions answered and scored at every evaluation; auto is none, "
+        "or 32 where metric_for_best_model needs them.",
+    )
     early_stopping_patience: int = Field(
         0, ge=0, description="Evaluations without a gain before stopping; 0 is never."
     )

@@ -23,7 +23,7 @@ SMALL_MODEL = 1_000_000_000
 # Bytes of activations per token, layer and unit of (residual, feed-forward) width: for frozen
 # 16-bit linear layers, and for 4-bit ones, whose adapters keep their inputs in fp32.
 PER_WIDTH, PER_WIDTH_PACKED = (24.8, 8.3), (37.0, 10.0)
-CPU_ACTIVATION_BYTES = 1.0e9
+CPU_ACTIVATION_BYTES = 4.0e9
 DEVICE_SHARE = 0.4
 # NF4 with its scales; above this share of a GPU's memory a smaller form is worth its time.
 PACKED_BYTES, CROWDED = 0.56, 0.4
@@ -31,14 +31,20 @@ PACKED_BYTES, CROWDED = 0.56, 0.4
 ENOUGH_TOKENS = 256
 
 
+# Metrics of an evaluation that need no answer; the lowest is best. Of all others the highest is.
+LOSS_METRICS = ("eval_loss", "eval_perplexity")
+ANSWERS_SCORED = 32
+
+
 @dataclass(frozen=True)
 class ModelSize:
-    """The few numbers of a base model that decide what fits."""
+    """The few numbers of a base model that decide what fits; `encodes`: it has an encoder too."""
 
     parameters: int
     layers: int
     hidden: int
     intermediate: int
+    encodes: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any], parameters: int) -> "ModelSize":
@@ -46,7 +52,8 @@ class ModelSize:
         hidden = int(config.get("hidden_size") or config.get("d_model") or 0)
         layers = int(config.get("num_hidden_layers") or config.get("num_layers") or 1)
         wide = config.get("intermediate_size") or config.get("d_ff") or 4 * hidden
-        return cls(parameters, layers, hidden, int(wide))
+        encodes = bool(config.get("is_encoder_decoder"))
+        return cls(parameters, layers * (1 + encodes), hidden, int(wide), encodes)
 
     def label(self) -> str:
         """Name the size the way people do: 135M, 1.5B."""
@@ -86,8 +93,8 @@ def resolve(
 
     Raises ConfigError or BackendError for what this machine cannot do.
     """
-    mode = choose_mode(config, device)
-    precision = choose_precision(config.train, device)
+    mode = choose_mode(config, device, encodes=model.encodes)
+    precision = choose_precision(config.train, device, encodes=model.encodes)
     rate = choose_learning_rate(config.train, str(mode.value), model)
     optim = choose_optimizer(config.train, device)
     scales = choose_double_quant(config, str(mode.value), device, model)
@@ -115,14 +122,33 @@ def resolve(
         effective_batch=fit.batch_size * fit.grad_accum * processes
         if fit.both_given
         else config.train.effective_batch,
-        choices=(mode, choose_backend(config), precision, *scales, rate, optim, *fit.choices()),
+        choices=(
+            mode,
+            choose_backend(config),
+            precision,
+            *scales,
+            rate,
+            optim,
+            *fit.choices(),
+            *choose_scored(config.train),
+        ),
         double_quant=bool(scales and scales[0].value),
     )
 
 
-def choose_mode(config: RunConfig, device: DeviceInfo) -> Choice:
-    """Choose how much learns; 4-bit weights need a device bitsandbytes knows."""
+def choose_mode(config: RunConfig, device: DeviceInfo, *, encodes: bool = False) -> Choice:
+    """Choose how much learns; 4-bit weights need a device bitsandbytes knows.
+
+    A model that encodes (T5) is tuned whole.
+    """
     asked = config.tuning.mode
+    if encodes and asked not in ("auto", "full"):
+        raise ConfigError(
+            f"tuning.mode is {asked}, but an encoder-decoder model is tuned whole.",
+            "Set tuning.mode: full.",
+        )
+    if encodes and asked == "auto":
+        return Choice("tuning.mode", "full", "an encoder-decoder model is tuned whole")
     if asked == "qlora" and device.kind == "mps":
         raise BackendError(
             "tuning.mode qlora needs bitsandbytes, which does not run on Apple's GPU.",
@@ -162,8 +188,11 @@ def choose_backend(config: RunConfig) -> Choice:
     return Choice("tuning.backend", "bnb", "unsloth was asked for, but is not installed here")
 
 
-def choose_precision(train: TrainConfig, device: DeviceInfo) -> Choice:
-    """Choose what is computed in: bf16 where the hardware has it, else fp16 on CUDA, else fp32."""
+def choose_precision(train: TrainConfig, device: DeviceInfo, *, encodes: bool = False) -> Choice:
+    """Choose what is computed in: bf16 where the hardware has it, else fp16 on CUDA, else fp32.
+
+    A model that encodes (T5) was made in bf16 and overflows in fp16.
+    """
     if train.fp16 is True:
         if device.kind != "cuda":
             raise ConfigError(
@@ -180,10 +209,30 @@ def choose_precision(train: TrainConfig, device: DeviceInfo) -> Choice:
         return Choice("precision", "bf16", "as asked")
     if train.bf16 == "auto" and device.bf16:
         return Choice("precision", "bf16", device.reason)
+    if encodes and device.kind == "cuda":
+        return Choice("precision", "fp32", "encoder-decoder models overflow in fp16")
     if train.fp16 == "auto" and device.kind == "cuda":
         return Choice("precision", "fp16", device.reason)
     reason = "as asked" if train.bf16 is False else device.reason
     return Choice("precision", "fp32", reason)
+
+
+def scored_answers(train: TrainConfig) -> int:
+    """Count the validation questions that are answered and scored at every evaluation."""
+    if train.eval_answers != "auto":
+        return train.eval_answers
+    return 0 if train.metric_for_best_model in LOSS_METRICS else ANSWERS_SCORED
+
+
+def choose_scored(train: TrainConfig) -> tuple[Choice, ...]:
+    """Tell how many answers are scored, where any are."""
+    count = scored_answers(train)
+    if not count:
+        return ()
+    why = f"train.metric_for_best_model is {train.metric_for_best_model}"
+    return (
+        Choice("train.eval_answers", count, why if train.eval_answers == "auto" else "as asked"),
+    )
 
 
 def choose_learning_rate(train: TrainConfig, mode: str, model: ModelSize) -> Choice:

@@ -66,6 +66,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "train.save_steps",
         "train.save_total_limit",
         "train.metric_for_best_model",
+        "train.eval_answers",
         "train.early_stopping_patience",
         "train.sample_prompts",
         "train.load_best_model_at_end",

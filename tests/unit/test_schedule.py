@@ -13,7 +13,7 @@ KINDS = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "
 
 def rates(kind: str, **train) -> list[float]:
     chosen = TrainConfig(lr_scheduler_type=kind, **train)
-    return [learning_rate(chosen, PEAK, step, STEPS) for step in range(1, STEPS + 1)]
+    return [learning_rate(chosen, PEAK, step, (STEPS,)) for step in range(1, STEPS + 1)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,3 +43,13 @@ def test_warmup_steps_win_over_the_ratio_and_no_rate_is_zero():
 
 def test_a_run_that_is_all_warmup_still_has_rates():
     assert rates("linear", warmup_ratio=1.0)[-1] == PEAK
+
+
+def test_an_extension_rises_and_falls_for_itself_and_leaves_what_was_as_it_was():
+    chosen = TrainConfig(warmup_steps=2)
+    parts = (STEPS, 10)
+    whole = [learning_rate(chosen, PEAK, step, parts) for step in range(1, STEPS + 11)]
+    alone = [learning_rate(chosen, PEAK, step, (10,)) for step in range(1, 11)]
+    assert whole[:STEPS] == rates("cosine", warmup_steps=2)
+    assert whole[STEPS:] == alone
+    assert max(alone) == PEAK

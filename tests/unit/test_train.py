@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from sftplay_ui.engine.adapters import newest_adapter
+from sftplay_ui.engine.config import GenerateConfig
+from sftplay_ui.engine.data.examples import Example, Message
 from sftplay_ui.engine.errors import (
     ConfigError,
     DataError,
@@ -28,6 +30,7 @@ from sftplay_ui.engine.events import (
     StepLogged,
     Warned,
 )
+from sftplay_ui.engine.worker.training import watch
 from sftplay_ui.engine.worker.training.learner import Learner
 from tests.training import adapter_bytes, config_for, of_kind, train_here, write_examples
 
@@ -359,6 +362,65 @@ def test_the_best_weights_are_kept_and_given_back(tiny_llama, workspace):
     assert adapter_bytes(workspace) == kept.read_bytes()
 
 
+def test_the_best_may_be_a_score_of_answers_and_more_is_better(tiny_llama, workspace, monkeypatch):
+    scores = iter([0.1, 0.5, 0.3])
+    monkeypatch.setattr(watch, "mean_of", lambda _questions, _texts: {"rougeL": next(scores)})
+    config = config_for(tiny_llama, metric_for_best_model="rougeL", load_best_model_at_end=True)
+    config = config.model_copy(update={"generate": GenerateConfig(max_new_tokens=2)})
+    events = train_here(config, workspace)
+    told = [event.metrics for event in of_kind(events, EvaluationLogged)]
+    assert [metrics["rougeL"] for metrics in told] == [0.1, 0.5, 0.3]
+    assert told[1].keys() >= {"eval_loss", "eval_perplexity"}
+    figures = json.loads((workspace.outputs / "run/metrics.json").read_text())
+    assert figures["best_step"] == 5
+    kept = workspace.outputs / "run/checkpoints/checkpoint-5/adapter_model.safetensors"
+    assert adapter_bytes(workspace) == kept.read_bytes()
+    # scored, but not wanted as samples
+    assert of_kind(events, SampleGenerated) == []
+
+
+def test_where_nothing_is_better_than_before_that_is_what_is_left(
+    tiny_llama, workspace, monkeypatch
+):
+    monkeypatch.setattr(watch, "mean_of", lambda _questions, _texts: {"rougeL": 0.0})
+    config = config_for(
+        tiny_llama, metric_for_best_model="rougeL", load_best_model_at_end=True, max_steps=2
+    )
+    train_here(config, workspace)
+    kept = workspace.outputs / "run/checkpoints/checkpoint-0/adapter_model.safetensors"
+    assert adapter_bytes(workspace) == kept.read_bytes()
+
+
+def test_answers_are_scored_as_in_evaluate():
+    wanted = [Example((Message("user", "?"), Message("assistant", a))) for a in ("Paris", "Rome")]
+    scores = watch.mean_of(wanted, ["Paris", "Oslo", "not asked for"])
+    assert (scores["exact_match"], scores["rougeL"]) == (0.5, 0.5)
+
+
+def test_a_score_that_is_not_made_cannot_decide(tiny_llama, workspace):
+    config = config_for(tiny_llama, metric_for_best_model="rougeL", eval_answers=0)
+    with pytest.raises(ConfigError, match="eval_answers is 0"):
+        train_here(config, workspace)
+
+
+def test_a_loss_that_jumps_is_told_with_its_step(tiny_llama, workspace, monkeypatch):
+    forward = Learner.forward
+    steps = []
+
+    def jumps(self, batch):
+        loss = forward(self, batch)
+        if self.model.training:
+            steps.append(batch)
+        return loss * 20 if len(steps) == 22 else loss
+
+    monkeypatch.setattr(Learner, "forward", jumps)
+    config = config_for(tiny_llama, batch_size=4, max_steps=24, eval_strategy="no")
+    events = train_here(config, workspace)
+    (warned,) = of_kind(events, Warned)
+    assert warned.code == "loss_spike"
+    assert warned.what.startswith("At step 22 the loss jumped to ")
+
+
 def test_evaluations_without_gain_end_the_run_early(tiny_llama, workspace):
     config = config_for(
         tiny_llama,
@@ -415,7 +477,7 @@ def test_validation_examples_that_are_not_there_are_missed_aloud(tiny_llama, wor
 
 
 def test_an_unknown_metric_is_refused_before_anything_is_loaded(tiny_llama, workspace):
-    config = config_for(tiny_llama, metric_for_best_model="rougeL")
+    config = config_for(tiny_llama, metric_for_best_model="rouge")
     with pytest.raises(ConfigError, match="rougeL"):
         train_here(config, workspace)
     assert list((workspace.outputs / "run").iterdir()) == []

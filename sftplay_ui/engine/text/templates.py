@@ -21,11 +21,30 @@ from sftplay_ui.engine.text.template_sandbox import (
     chat_values,
     check_size,
     render_source,
-    try_in_child,
 )
+from sftplay_ui.engine.text.template_trial import try_in_child
 
 # `<|im_end|>`, `</s>`, `<end_of_turn>`, `[/INST]`: a mark of its own, possibly after a blank.
 _MARK = re.compile(r"\s*(<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\])")
+# How a model of an encoder and a decoder is asked: no chat markup, only what was said; the end
+# token closes what the encoder reads, as it was taught. Only the last answer is the decoder's.
+ENCODED = "{#- the encoder reads the prompt, the decoder writes the answer -#}"
+_ENCODER_SOURCE = (
+    ENCODED
+    + """
+{%- set chat = messages | rejectattr("role", "equalto", "system") | list | length > 2 -%}
+{%- for message in messages -%}
+  {%- if message.role == "assistant" and loop.last -%}
+    {{- eos_token + message.content + eos_token -}}
+  {%- else -%}
+    {{- "" if loop.first else "\n" -}}
+    {{- message.role | capitalize + ": " if chat and message.role != "system" else "" -}}
+    {{- message.content -}}
+  {%- endif -%}
+{%- endfor -%}
+{{- eos_token if add_generation_prompt else "" -}}
+"""
+)
 _WRITE_BOS = "{{- bos_token -}}\n"
 _SENTINEL = "\ue000{}\ue001"
 
@@ -80,6 +99,28 @@ class ChatTemplate:
         return split_turn_end(text.rpartition(answer)[2], self.eos)
 
     @property
+    def is_encoded(self) -> bool:
+        """Whether an encoder reads the prompt, so that only the last answer can be learned."""
+        return self.source.startswith(ENCODED)
+
+    @cached_property
+    def opening(self) -> str:
+        """What a text ends with where the model begins to write, such as the assistant's header.
+
+        Empty where the template has no such words; see `tokens` for what it is good for.
+        """
+        question = _SENTINEL.format("q")
+        turn = (Message("user", question),)
+        try:
+            asked = self.render(turn, add_generation_prompt=True)
+            told = self.render(turn)
+        except TemplateError:
+            return ""
+        # forms without a generation prompt, such as Mistral's, open by the end of the question
+        opening = asked.removeprefix(told) or asked.rpartition(question)[2]
+        return opening if opening.strip() and question not in opening else ""
+
+    @property
     def hash(self) -> str:
         """The sha256 of the source."""
         return hashlib.sha256(self.source.encode()).hexdigest()
@@ -121,9 +162,12 @@ def choose_template(
     """Choose a template: the named file, the model's own, its family's, or the plain form.
 
     Raises TemplateError where the named file is unusable, or the template turns out to be a bomb or
-    an escape. What was chosen and why is said in `reason`.
+    an escape. What was chosen and why is said in `reason`. An encoder-decoder model is asked
+    without any.
     """
     special = read_special_tokens(model_folder)
+    if read_json(model_folder / "config.json").get("is_encoder_decoder"):
+        return _none_for_encoders(template_path, special)
     template = (
         _named(template_path, special)
         or _own(model_folder, special)
@@ -207,6 +251,13 @@ def _own(folder: Path, special: SpecialTokens) -> ChatTemplate | None:
     return ChatTemplate(
         source, "the model's own", "the model brings its own template", special.bos, special.eos
     )
+
+
+def _none_for_encoders(path: Path | None, special: SpecialTokens) -> ChatTemplate:
+    reason = "an encoder-decoder model reads the question as it is"
+    if path is not None:
+        reason += f"; {path.name} is not used"
+    return ChatTemplate(_ENCODER_SOURCE, "no template", reason, "", special.eos)
 
 
 def own_template_source(folder: Path) -> str | None:

@@ -1,15 +1,18 @@
 """Text to tokens without torch, and which of them are learned.
 
-The whole rendered text is tokenised once, and characters become tokens through their offsets;
-prompt and answer are never tokenised apart. The worker trains on exactly what this module returns,
-and `token_view` shows it. Which characters are learned is decided in `learned_spans`.
+A text is tokenised in pieces, cut where the model begins to write. Tokenised whole, the last blank
+of a prompt may join the first of its answer to one token, which no model that is asked with the
+prompt alone could ever write; cut, a question has the same tokens in training, evaluation and chat.
+The cuts are found in the text itself (`ChatTemplate.opening`), so rendered files have them too.
+Characters become tokens through their offsets. The worker trains on exactly what this module
+returns, and `token_view` shows it; which characters are learned is decided in `learned_spans`.
 """
 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +25,8 @@ from sftplay_ui.engine.text.special_tokens import SpecialTokens, read_json, read
 from sftplay_ui.engine.text.templates import ChatTemplate
 
 _BATCH = 512
+# Put before a piece whose tokenizer marks the beginning of every text: taken off again.
+_LEADS = ("\n", "0", ".", "a", "\u4e2d")
 
 Offsets = list[tuple[int, int]]
 State = Literal["learned", "context", "cut"]
@@ -38,6 +43,8 @@ class Tokeniser:
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
         self._tokenizer = tokenizer
         self.special = special
+        first = tokenizer.encode("a", add_special_tokens=False).tokens[:1]
+        self._marks_beginnings = bool(first) and first[0].startswith(("\u2581", "\u0120"))
         added = tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(n for n, token in added.items() if token.special)
 
@@ -68,14 +75,44 @@ class Tokeniser:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, without anything added."""
+        """Return the token ids of a text as a whole, without anything added."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def encode_with_offsets(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Offsets]]:
-        """Yield ids and the character span of each token, for many texts at once."""
-        for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False):
-            yield encoding.ids, encoding.offsets
+    def encode_cut(
+        self, texts: Sequence[str], cuts: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[list[int], Offsets]]:
+        """Yield ids and the character span of each token, for many texts at once.
+
+        Each text is tokenised in pieces, apart at its cuts: ascending places inside it.
+        """
+        pieces = [
+            text[start:end]
+            for text, at in zip(texts, cuts, strict=True)
+            for start, end in pairwise([0, *at, len(text)])
+        ]
+        encodings = iter(self._tokenizer.encode_batch(pieces, add_special_tokens=False))
+        for text, at in zip(texts, cuts, strict=True):
+            encoding = next(encodings)
+            ids, offsets = list(encoding.ids), list(encoding.offsets)
+            for start, end in pairwise([*at, len(text)]):
+                encoding = next(encodings)
+                more, places = encoding.ids, encoding.offsets
+                if self._marks_beginnings:
+                    more, places = self._continued(text[start:end]) or (more, places)
+                ids += more
+                offsets += [(a + start, b + start) for a, b in places]
+            yield ids, offsets
+
+    def _continued(self, piece: str) -> tuple[list[int], Offsets] | None:
+        """Tokenise a piece as the rest of a text, for tokenizers that mark beginnings."""
+        for lead in _LEADS:
+            encoding = self._tokenizer.encode(lead + piece, add_special_tokens=False)
+            first = sum(start < 1 for start, _ in encoding.offsets)
+            if all(end <= 1 for _, end in encoding.offsets[:first]):
+                places = [(start - 1, end - 1) for start, end in encoding.offsets[first:]]
+                return encoding.ids[first:], places
+        return None
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """Return the text of token ids; special tokens are shown unless they are skipped."""
@@ -93,7 +130,8 @@ class TokenisedExample:
     """One example as a model reads it, cut to the longest length allowed.
 
     `input_ids` and `learned` (1 where the token is learned, else 0) are equally long and compact
-    (`array`, `bytes`). `text` and `spans` are the whole rendering and what of it is learned.
+    (`array`, `bytes`). `text` and `spans` are the whole rendering and what of it is learned;
+    `cuts` are the places where it is tokenised apart.
     """
 
     input_ids: Sequence[int]
@@ -102,6 +140,7 @@ class TokenisedExample:
     cut_learned: int = 0
     text: str = ""
     spans: tuple[Span, ...] = ()
+    cuts: tuple[int, ...] = ()
 
     @property
     def learned_count(self) -> int:
@@ -142,8 +181,9 @@ def tokenise_stream(
     rest = enumerate(examples, start=1)
     while batch := list(islice(rest, _BATCH)):
         rendered = [_numbered(number, example, template) for number, example in batch]
-        encoded = tokeniser.encode_with_offsets([text for text, _ in rendered])
-        for (text, spans), (ids, offsets) in zip(rendered, encoded, strict=True):
+        cuts = [cuts_of(text, template, spans) for text, spans in rendered]
+        encoded = tokeniser.encode_cut([text for text, _ in rendered], cuts)
+        for (text, spans), at, (ids, offsets) in zip(rendered, cuts, encoded, strict=True):
             learned = learned_mask(offsets, spans)
             yield TokenisedExample(
                 input_ids=array("i", ids[:max_seq_len]),
@@ -152,6 +192,7 @@ def tokenise_stream(
                 cut_learned=sum(learned[max_seq_len:]),
                 text=text,
                 spans=tuple(spans),
+                cuts=at,
             )
 
 
@@ -160,11 +201,41 @@ def prompt_text(messages: Sequence[Message], template: ChatTemplate) -> str:
     return template.render(messages, add_generation_prompt=True)
 
 
+def pair_prompt(pair: RenderedExample, template: ChatTemplate) -> str:
+    """Return the text a model is asked a rendered pair with: its input, ended for an encoder."""
+    if template.is_encoded and not pair.input.endswith(template.eos):
+        return pair.input + template.eos
+    return pair.input
+
+
+def cuts_of(text: str, template: ChatTemplate, spans: Sequence[Span] = ()) -> tuple[int, ...]:
+    """Return the places where a text is tokenised apart: where the model begins to write.
+
+    That is behind each of the template's openings, whoever wrote it, so that a prompt alone is cut
+    as it is at the beginning of a longer text; and where a learned span begins. What an encoder
+    reads ends in a token of its own, so nothing can be joined there.
+    """
+    if template.is_encoded:
+        return ()
+    cuts = {start for start, _ in spans}
+    opening = template.opening
+    at = text.find(opening) if opening else -1
+    while at >= 0:
+        cuts.add(at + len(opening))
+        at = text.find(opening, at + 1)
+    return tuple(sorted(cut for cut in cuts if 0 < cut < len(text)))
+
+
+def text_ids(text: str, template: ChatTemplate, tokeniser: Tokeniser) -> list[int]:
+    """Return the tokens of a rendered prompt, as they were when it was learned."""
+    return next(tokeniser.encode_cut([text], [cuts_of(text, template)]))[0]
+
+
 def prompt_ids(
     messages: Sequence[Message], template: ChatTemplate, tokeniser: Tokeniser
 ) -> list[int]:
-    """Return the tokens a model is asked with; a prefix of what it was trained on."""
-    return tokeniser.encode(prompt_text(messages, template))
+    """Return the tokens a model is asked with; the beginning of what it was trained on."""
+    return text_ids(prompt_text(messages, template), template, tokeniser)
 
 
 def stop_ids(template: ChatTemplate, tokeniser: Tokeniser) -> tuple[int, ...]:
@@ -181,11 +252,16 @@ def render_example(
     A rendered pair is ended as the template ends a turn, unless its target already does so.
     """
     if isinstance(example, Example):
-        text = template.render(example.messages)
-        return text, spans_of(example.messages, template, text)
-    start = len(example.input)
+        messages = example.messages
+        if template.is_encoded:
+            messages = (*example.prompt, Message("assistant", example.reference))
+        text = template.render(messages)
+        spans = spans_of(messages, template, text)
+        return text, spans[-1:] if template.is_encoded else spans
+    prompt = pair_prompt(example, template)
+    start = len(prompt)
     end = template.turn_end
-    text = example.input + example.target
+    text = prompt + example.target
     marked = end.mark and example.target.rstrip().endswith(end.mark.strip())
     if marked:
         return text, [(start, len(text.rstrip()))]
@@ -225,7 +301,7 @@ class TokenPiece:
 
 def token_view(tokenised: TokenisedExample, tokeniser: Tokeniser) -> list[TokenPiece]:
     """Return the pieces of a tokenised example in order; their texts join to its whole text."""
-    ids, offsets = next(tokeniser.encode_with_offsets([tokenised.text]))
+    ids, offsets = next(tokeniser.encode_cut([tokenised.text], [tokenised.cuts]))
     mask = learned_mask(offsets, tokenised.spans)
     kept = len(tokenised.input_ids)
     pieces: list[TokenPiece] = []

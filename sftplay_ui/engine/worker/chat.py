@@ -31,9 +31,14 @@ from sftplay_ui.engine.events import (
     RunStopped,
 )
 from sftplay_ui.engine.runs import stop_requested
+from sftplay_ui.engine.text.tokens import text_ids
 from sftplay_ui.engine.worker.phases import StopRequested
 from sftplay_ui.engine.worker.scoring.sides import Side, Sides, find_pair
-from sftplay_ui.engine.worker.writing.decoding import Conversation
+from sftplay_ui.engine.worker.writing.decoding import (
+    Conversation,
+    EncodedConversation,
+    conversation_with,
+)
 from sftplay_ui.engine.worker.writing.generate import Limits, stream, text_pieces
 
 # how long an idle worker takes to notice that its run was asked to stop
@@ -103,7 +108,7 @@ class Talk:
         self.inbox = inbox
         self.run_dir = run_dir
         self.stdout = stdout
-        self.conversations: dict[Side, Conversation] = {}
+        self.conversations: dict[Side, Conversation | EncodedConversation] = {}
 
     def send(self, record: dict[str, Any]) -> None:
         """Write one line; the other end sees it at once."""
@@ -163,10 +168,10 @@ class Talk:
     def write(self, request: Request, prompt: str) -> Iterator[tuple[int, str]]:
         """Yield (tokens so far, new text) for each token."""
         pair = self.sides.pair
-        ids = pair.tokeniser.encode(prompt)
+        ids = text_ids(prompt, pair.template, pair.tokeniser)
         limits = Limits(pair.eos_ids, request.sampling, lambda: self.is_stopped(request))
         with self.sides.asking(request.side) as model:
-            conversation = self.conversations.setdefault(request.side, Conversation(model))
+            conversation = self.conversations.setdefault(request.side, conversation_with(model))
             if limits.room(model, ids) < 1:
                 raise DataError(
                     f"The conversation has {len(ids)} tokens, more than the model can read.",

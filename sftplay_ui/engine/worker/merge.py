@@ -107,6 +107,11 @@ def make_plan(pair: Pair, config: RunConfig, run_dir: Path) -> MergePlan:
         raise AdapterError(
             "The base model alone has nothing to merge.", "Name a run or an adapter folder."
         )
+    if pair.template.is_encoded:
+        raise AdapterError(
+            f"{pair.name} is a whole encoder-decoder model already: there is nothing to merge.",
+            f"Use its folder as it is: {pair.adapter.path}.",
+        )
     workspace = Run(run_dir).workspace
     out = workspace.resolve(config.merge.out) if config.merge.out else run_dir / "model"
     if out.exists():

@@ -17,7 +17,9 @@ from sftplay_ui.engine.events import (
     RunFinished,
     RunStopped,
     StepLogged,
+    Warned,
 )
+from sftplay_ui.engine.resolve import LOSS_METRICS, scored_answers
 from sftplay_ui.engine.runs import stop_requested
 from sftplay_ui.engine.worker.memory_use import peak_bytes
 from sftplay_ui.engine.worker.phases import StopRequested
@@ -26,8 +28,8 @@ from sftplay_ui.engine.worker.training.opening import open_session
 from sftplay_ui.engine.worker.training.outcome import leave_adapter, write_figures
 from sftplay_ui.engine.worker.training.schedule import learning_rate
 from sftplay_ui.engine.worker.training.session import Session
+from sftplay_ui.engine.worker.training.spikes import describe_jump
 from sftplay_ui.engine.worker.training.state import read_weights
-from sftplay_ui.engine.worker.training.watch import EVALUATION_METRICS
 
 
 def train(config: RunConfig, run_dir: Path) -> Iterator[Event]:
@@ -64,11 +66,18 @@ def learn(session: Session) -> Iterator[Event]:
     train, plan, progress = session.config.train, session.plan, session.progress
     yield PhaseStarted(phase="train", total=plan.steps)
     yield from evaluate(session)
+    if train.load_best_model_at_end and progress.best_step == progress.step == 0:
+        # should nothing be better than what was there before
+        yield from session.save()
+        yield PhaseStarted(phase="train", total=plan.steps)
     while progress.step < plan.steps and not ran_dry(session):
         step = progress.step + 1
-        rate = learning_rate(train, session.resolved.learning_rate, step, plan.steps)
+        rate = learning_rate(train, session.resolved.learning_rate, step, plan.parts)
         update = yield from session.stepper.update(step, rate)
+        jump = describe_jump(progress.recent, update.loss)
         progress.count(update)
+        if jump:
+            yield Warned(code="loss_spike", what=f"At step {step} {jump}.")
         if step % session.config.logging.log_interval == 0 or step == plan.steps:
             yield describe(session, rate, update)
         if asked_to_stop(session):
@@ -94,7 +103,8 @@ def evaluate(session: Session) -> Iterator[Event]:
         if isinstance(event, EvaluationLogged):
             metrics = event.metrics
     # only now: an evaluation that was broken off is done again, and counts once
-    progress.rate(metrics, train.metric_for_best_model)
+    metric = train.metric_for_best_model
+    progress.rate(metrics, metric, lowest=metric in LOSS_METRICS)
     yield PhaseStarted(phase="train", total=session.plan.steps)
 
 
@@ -159,8 +169,19 @@ def finish(session: Session, began: float) -> Iterator[Event]:
 def check_metric(config: RunConfig) -> None:
     """Raise ConfigError unless the metric that decides what is best is one that is measured."""
     metric = config.train.metric_for_best_model
-    if metric not in EVALUATION_METRICS:
+    if metric in LOSS_METRICS:
+        return
+    # only here: it takes longer to import than a small model to load
+    from sftplay_ui.engine.worker.scoring.metrics import METRICS
+
+    known = [*LOSS_METRICS, *(scored.title for scored in METRICS)]
+    if metric not in known:
         raise ConfigError(
             f"train.metric_for_best_model is {metric!r}, which is not measured during training.",
-            f"Use one of: {', '.join(EVALUATION_METRICS)}.",
+            f"Use one of: {', '.join(known)}.",
+        )
+    if not scored_answers(config.train):
+        raise ConfigError(
+            f"train.metric_for_best_model is {metric}, but train.eval_answers is 0.",
+            "Set train.eval_answers: auto.",
         )

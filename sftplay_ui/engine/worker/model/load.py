@@ -16,7 +16,12 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedModel,
+)
 
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import LoraConfig as LoraSettings
@@ -60,17 +65,14 @@ def load_base(
 ) -> PreTrainedModel:
     """Load a base model in evaluation mode; `quantised` packs its linear layers into 4 bits (NF4).
 
-    Raises ModelError where the folder holds no decoder-only model that can be loaded whole.
+    Raises ModelError where the folder holds no language model that can be loaded whole.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        if AutoConfig.from_pretrained(folder, local_files_only=True).is_encoder_decoder:
-            raise ModelError(
-                f"{folder.name} is an encoder-decoder model, which cannot be tuned yet.",
-                "Choose a decoder-only model, such as SmolLM2 or Qwen2.5.",
-            )
-        model, report = AutoModelForCausalLM.from_pretrained(
+        encodes = AutoConfig.from_pretrained(folder, local_files_only=True).is_encoder_decoder
+        kind = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
+        model, report = kind.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation="sdpa",
@@ -203,9 +205,15 @@ def prepare(
     if resolved.mode != "full":
         model = add_adapter(base, config.tuning.lora)
         choices.append(choose_linears(model))
-    plain, why = head_is_plain(base)
+    encodes = base.config.is_encoder_decoder
+    plain, why = (False, "its decoder reads an encoder") if encodes else head_is_plain(base)
     choices.append(Choice("loss", "chunked" if plain else "all logits", why))
-    rows, why = (False, "as asked") if config.train.packing is False else rows_fit(base, longest)
+    if config.train.packing is False:
+        rows, why = False, "as asked"
+    elif encodes:
+        rows, why = False, "the encoder's and the decoder's sides are padded apart"
+    else:
+        rows, why = rows_fit(base, longest)
     choices.append(Choice("train.packing", rows, why))
     if resolved.gradient_checkpointing:
         recompute_activations(base)

@@ -9,7 +9,7 @@ from pathlib import Path
 from sftplay_ui.engine.config import Split
 from sftplay_ui.engine.data.examples import Example, RenderedExample, read_examples
 from sftplay_ui.engine.errors import DataError
-from sftplay_ui.engine.text.tokens import TokenisedExample, tokenise
+from sftplay_ui.engine.text.tokens import TokenisedExample, pair_prompt, text_ids, tokenise
 from sftplay_ui.engine.worker.scoring.sides import Pair
 from sftplay_ui.engine.workspace import Workspace
 
@@ -71,11 +71,14 @@ def read_questions(pair: Pair, split: Split, limit: int, workspace: Workspace) -
 
 def make_question(number: int, example: Example | RenderedExample, pair: Pair) -> Question:
     """Render and tokenise one question with its reference."""
-    prompt = pair.prompt(example.prompt) if isinstance(example, Example) else example.input
+    if isinstance(example, Example):
+        prompt = pair.prompt(example.prompt)
+    else:
+        prompt = pair_prompt(example, pair.template)
     return Question(
         id=number,
         prompt=prompt,
-        prompt_ids=tuple(pair.tokeniser.encode(prompt)),
+        prompt_ids=tuple(text_ids(prompt, pair.template, pair.tokeniser)),
         question=question_text(example),
         reference=reference_text(example, pair),
         tokenised=tokenise(example, pair.template, pair.tokeniser, LONGEST),

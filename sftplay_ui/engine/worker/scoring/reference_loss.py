@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from sftplay_ui.engine.text.tokens import TokenisedExample
 from sftplay_ui.engine.worker.model.losses import head_is_plain, summed_loss, summed_plain_loss
-from sftplay_ui.engine.worker.training.batches import MicroBatch, learned_count, padded
+from sftplay_ui.engine.worker.training.batches import MicroBatch, apart, learned_count, padded
+from sftplay_ui.engine.worker.training.learner import encode_and_decode
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,13 @@ def reference_losses(
 ) -> list[ReferenceLoss]:
     """Score the learned tokens of the examples, all in one batch."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    plain, _ = head_is_plain(base)
     counts = [learned_count(example) for example in examples]
-    batch = padded(examples, pad_id).to(base.device)
+    if base.config.is_encoder_decoder:
+        batch = apart(examples, pad_id, base.config.decoder_start_token_id).to(base.device)
+        plain = False
+    else:
+        batch = padded(examples, pad_id).to(base.device)
+        plain, _ = head_is_plain(base)
     totals = row_losses(base, batch, counts, plain_head=plain)
     return [ReferenceLoss(*pair) for pair in zip(totals, counts, strict=True)]
 
@@ -48,8 +53,13 @@ def row_losses(
         "position_ids": batch.position_ids,
         "use_cache": False,
     }
-    states = base.get_decoder()(**inputs).last_hidden_state if plain_head else base(**inputs).logits
-    picked = states.flatten(0, 1)[batch.keep].split(counts)
+    if batch.decoder_ids is not None:
+        states = encode_and_decode(base, batch, {"input_ids": batch.input_ids})
+    elif plain_head:
+        states = base.get_decoder()(**inputs).last_hidden_state.flatten(0, 1)
+    else:
+        states = base(**inputs).logits.flatten(0, 1)
+    picked = states[batch.keep].split(counts)
     weight = base.get_output_embeddings().weight
 
     def loss(state: Tensor, target: Tensor) -> Tensor:

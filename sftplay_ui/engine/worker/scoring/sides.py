@@ -146,7 +146,9 @@ class Sides:
         """Prepare to load; `precision` is that of training unless it is given."""
         self.pair = pair
         self.device = usable_device()
-        self.precision = precision or choose_precision(pair.config.train, self.device)
+        self.precision = precision or choose_precision(
+            pair.config.train, self.device, encodes=pair.template.is_encoded
+        )
         self.loaded: dict[Side, PreTrainedModel] = {}
 
     @property

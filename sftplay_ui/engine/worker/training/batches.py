@@ -21,19 +21,33 @@ from sftplay_ui.engine.text.tokens import TokenisedExample
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of a run: `steps` steps of `effective_batch` examples, shuffled epoch by epoch."""
+    """The order of a run: `steps` steps of `effective_batch` examples, shuffled epoch by epoch.
+
+    `parts` are the steps of the run as it was begun, and of each extension.
+    """
 
     lengths: Sequence[int]
     effective_batch: int
-    steps: int
+    parts: tuple[int, ...]
     seed: int
 
     @classmethod
     def make(cls, lengths: Sequence[int], train: TrainConfig, effective_batch: int) -> "Plan":
-        """Plan `max_steps` steps, or else as many as the epochs (fractions count) need."""
+        """Plan `max_steps` steps, or else as many as the epochs (fractions count) need.
+
+        What a run was extended by comes on top.
+        """
         per_epoch = math.ceil(len(lengths) / effective_batch)
-        steps = train.max_steps or max(1, math.ceil(train.epochs * per_epoch - 1e-9))
-        return cls(lengths, effective_batch, steps, train.seed)
+        parts = [
+            max(1, math.ceil(epochs * per_epoch - 1e-9))
+            for epochs in (train.epochs, *train.extended_by)
+        ]
+        first = train.max_steps or parts[0]
+        return cls(lengths, effective_batch, (first, *parts[1:]), train.seed)
+
+    @property
+    def steps(self) -> int:
+        return sum(self.parts)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -89,7 +103,9 @@ def epoch_order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
 class MicroBatch:
     """Examples for one forward pass, [1, all tokens] side by side or [examples, longest] padded.
 
-    `keep` are the flat positions that predict a learned token, `target` those tokens.
+    `keep` are the flat positions that predict a learned token, `target` those tokens. For a model
+    of an encoder and a decoder the inputs are the encoder's, and `keep` counts in `decoder_ids`
+    [examples, longest answer].
     """
 
     input_ids: Tensor
@@ -98,6 +114,7 @@ class MicroBatch:
     row_lengths: tuple[int, ...]
     keep: Tensor
     target: Tensor
+    decoder_ids: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -127,6 +144,7 @@ class MicroBatch:
             self.row_lengths,
             self.keep.to(device),
             self.target.to(device),
+            None if self.decoder_ids is None else self.decoder_ids.to(device),
         )
 
 
@@ -166,6 +184,43 @@ def padded(examples: Sequence[TokenisedExample], pad_id: int) -> MicroBatch:
         keep=positions(examples, [n * width for n in range(len(examples))]),
         target=targets(examples),
     )
+
+
+def apart(examples: Sequence[TokenisedExample], pad_id: int, start_id: int) -> MicroBatch:
+    """Lay examples out for an encoder (all before the answer) and a decoder (the answer).
+
+    The decoder reads the answer one place late, behind `start_id`, so that each place predicts the
+    token that stands there. Both sides are padded on the right.
+    """
+    answers = [
+        [token for token, learned in zip(e.input_ids, e.learned, strict=True) if learned]
+        for e in examples
+    ]
+    sources = [
+        list(e.input_ids[: len(e.input_ids) - len(answer)])
+        for e, answer in zip(examples, answers, strict=True)
+    ]
+    ids, mask = padded_right(sources, pad_id)
+    late, _ = padded_right([[start_id, *answer[:-1]] for answer in answers], pad_id)
+    width = late.shape[1]
+    places = [row * width + n for row, answer in enumerate(answers) for n in range(len(answer))]
+    return MicroBatch(
+        input_ids=ids,
+        position_ids=torch.arange(ids.shape[1]).repeat(len(ids), 1),
+        attention_mask=mask.long(),
+        row_lengths=tuple(len(source) for source in sources),
+        keep=torch.tensor(places, dtype=torch.long),
+        target=torch.tensor([token for answer in answers for token in answer], dtype=torch.long),
+        decoder_ids=late,
+    )
+
+
+def padded_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Stack rows of tokens, left-aligned; give tokens and mask (1 where there is one)."""
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows])
+    mask = torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]
+    return ids, mask
 
 
 def positions(examples: Sequence[TokenisedExample], starts: Sequence[int]) -> Tensor:

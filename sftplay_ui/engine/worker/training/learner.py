@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from sftplay_ui.engine.worker.phases import StopRequested
 from sftplay_ui.engine.worker.training.batches import (
     MicroBatch,
     Plan,
+    apart,
     learned_count,
     padded,
     side_by_side,
@@ -47,6 +48,9 @@ class Learner(nn.Module):
         """Predict every learned token from those before it, in its own example."""
         base = self.prepared.base
         smoothing = self.smoothing if self.model.training else 0.0
+        if batch.decoder_ids is not None:
+            logits = encode_and_decode(base, batch, self.seen(batch))
+            return summed_plain_loss(logits[batch.keep], batch.target, smoothing=smoothing)
         inputs = {
             **self.seen(batch),
             "position_ids": batch.position_ids,
@@ -200,6 +204,9 @@ class Stepper:
         return self.lay([self.course.examples[n] for n in numbers])
 
     def lay(self, examples: Sequence[TokenisedExample]) -> MicroBatch:
+        if self.prepared.base.config.is_encoder_decoder:
+            start_id = self.prepared.base.config.decoder_start_token_id
+            return apart(examples, self.course.pad_id, start_id)
         if self.prepared.side_by_side:
             return side_by_side(examples)
         return padded(examples, self.course.pad_id)
@@ -209,14 +216,18 @@ class Stepper:
         limit = self.course.max_grad_norm or math.inf
         return float(self.accelerator.clip_grad_norm_(self.weights, limit))
 
+    def recompute(self) -> None:
+        """Recompute activations from here on: slower, and leaner."""
+        self.recomputing = True
+        recompute_activations(self.prepared.base)
+
     def make_room(self, reason: str) -> Warned:
         """Need less memory for the same result; DeviceMemoryError when there is no way left."""
         if self.batch_size > 1:
             self.batch_size = (self.batch_size + 1) // 2
             how = f"micro-batches of {self.batch_size} from here on, as many examples a step"
         elif not self.recomputing:
-            self.recomputing = True
-            recompute_activations(self.prepared.base)
+            self.recompute()
             how = "activations are recomputed from here on"
         else:
             raise DeviceMemoryError(
@@ -224,6 +235,17 @@ class Stepper:
                 "Lower model.max_seq_len, use tuning.mode qlora, or choose a smaller model.",
             )
         return Warned(code="out_of_memory", what=f"Memory ran out ({reason}): {how}.")
+
+
+def encode_and_decode(base: nn.Module, batch: MicroBatch, seen: Mapping[str, Tensor]) -> Tensor:
+    """Run an encoder on what it may see and a decoder on the answers; all scores, flattened."""
+    output = base(
+        **seen,
+        attention_mask=batch.attention_mask,
+        decoder_input_ids=batch.decoder_ids,
+        use_cache=False,
+    )
+    return output.logits.flatten(0, 1)
 
 
 def noisy(embeddings: Tensor, scale: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What a run learns from: examples read, rendered and tokenised, with what was cut or left out."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,6 +9,7 @@ from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.examples import Example, RenderedExample, read_examples
 from sftplay_ui.engine.errors import DataError
 from sftplay_ui.engine.events import Event, PhaseProgressed, PhaseStarted, Warned
+from sftplay_ui.engine.resolve import scored_answers
 from sftplay_ui.engine.text.templates import ChatTemplate
 from sftplay_ui.engine.text.tokens import TokenisedExample, Tokeniser, tokenise_stream
 from sftplay_ui.engine.worker.phases import leave_if_asked
@@ -57,6 +58,7 @@ def read_material(
         yield PhaseProgressed(done=len(tokens))
     train = [example for example in tokens[: len(examples)] if learned_count(example)]
     val = [example for example in tokens[len(examples) :] if learned_count(example)]
+    yield from tell_lost_breaks(tokens, tokeniser)
     yield from tell_losses(tokens, len(tokens) - len(train) - len(val), config.model.max_seq_len)
     if not train:
         raise DataError(
@@ -67,11 +69,22 @@ def read_material(
     return Material(
         train=train,
         val=val,
-        questions=val_examples[: config.train.sample_prompts],
+        questions=val_examples[: max(config.train.sample_prompts, scored_answers(config.train))],
         system=common_system(examples),
         longest=max(len(example.input_ids) for example in (*train, *val)),
         train_path=path,
     )
+
+
+def tell_lost_breaks(tokens: Sequence[TokenisedExample], tokeniser: Tokeniser) -> Iterator[Warned]:
+    """Warn where the tokenizer turns line breaks into blanks, as that of T5 does."""
+    broken = sum("\n" in example.text for example in tokens)
+    if broken and "\n" not in tokeniser.decode(tokeniser.encode("a\nb")):
+        what = (
+            f"{broken} of {len(tokens)} examples have line breaks, which this model's tokenizer "
+            "turns into blanks: lists, code and paragraphs will be answered as one line."
+        )
+        yield Warned(code="line_breaks", what=what)
 
 
 def tell_losses(tokens: Sequence[TokenisedExample], empty: int, limit: int) -> list[Warned]:

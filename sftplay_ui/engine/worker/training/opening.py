@@ -28,6 +28,7 @@ from sftplay_ui.engine.worker.training.identity import Identity, model_hash
 from sftplay_ui.engine.worker.training.learner import Course, Stepper
 from sftplay_ui.engine.worker.training.material import Material, read_material
 from sftplay_ui.engine.worker.training.optimizers import make_optimizer
+from sftplay_ui.engine.worker.training.probe import settle_batch
 from sftplay_ui.engine.worker.training.session import Session
 from sftplay_ui.engine.worker.training.watch import Watch
 from sftplay_ui.engine.workspace import Workspace
@@ -56,7 +57,7 @@ def open_session(config: RunConfig, run_dir: Path) -> Generator[Event, None, Ses
     tokeniser = Tokeniser.load(base.path)
     material = yield from read_material(config, run_dir, template, tokeniser)
     yield PhaseStarted(phase="load")
-    watch = Watch.of(material, template, tokeniser, generate=config.generate, run_dir=run_dir)
+    watch = Watch.of(material, template, tokeniser, config=config, run_dir=run_dir)
     session = load(config, run_dir, base, material, watch)
     leave_if_asked(run_dir)
     yield from settle_batch(session)
@@ -94,51 +95,10 @@ def load(
         optimizer=make_optimizer(prepared.model, resolved, config.train.weight_decay),
         between=partial(leave_if_urged, run_dir),
     )
+    stepper.recomputing = resolved.gradient_checkpointing
     session = Session(config, run_dir, base, material, resolved, stepper, watch)
     session.identity = identify(session)
     return session
-
-
-def settle_batch(session: Session) -> Iterator[Event]:
-    """Try on the device how much of a step fits at a time, where that is left to the machine.
-
-    A run that goes on keeps what was found when it began. Raises DeviceMemoryError where nothing
-    helps.
-    """
-    train, stepper, resolved = session.config.train, session.stepper, session.resolved
-    memory = memory_of(stepper.accelerator.device)
-    asked = (train.batch_size, train.grad_accum) != ("auto", "auto")
-    begun = list_checkpoints(session.source_of_checkpoints() / "checkpoints")
-    if memory is None or asked or begun:
-        return
-    yield PhaseStarted(phase="probe")
-    probe = Probe(stepper, memory, session.material.longest)
-    share = resolved.batch_size * resolved.grad_accum
-    found = probe.find(share, max(1, resolved.batch_size // 2))
-    if not found.size and train.gradient_checkpointing == "auto" and not stepper.recomputing:
-        stepper.recompute()
-        found = probe.find(share, 1)
-    if not found.runs:
-        raise too_small(found, probe.longest)
-    size = fewest(stepper.accelerator, found.size or 1)
-    stepper.batch_size = size
-    session.resolved = with_batch(resolved, size, share // size, found.describe())
-
-
-def with_batch(resolved: Resolved, size: int, accum: int, why: str) -> Resolved:
-    """Give the decisions with another cut of the step into micro-batches."""
-    changed = {"train.batch_size": (size, why), "train.grad_accum": (accum, "keeps the step whole")}
-    choices = tuple(
-        Choice(choice.setting, *changed[choice.setting]) if choice.setting in changed else choice
-        for choice in resolved.choices
-    )
-    return replace(resolved, batch_size=size, grad_accum=accum, choices=choices)
-
-
-def fewest(accelerator: Accelerator, size: int) -> int:
-    """Agree on the smallest size that any process found, so that all go by one figure."""
-    found = torch.tensor([size], device=accelerator.device)
-    return int(accelerator.gather(found).min())
 
 
 def processes() -> int:

@@ -1,6 +1,7 @@
 """The learning rate of every step, as a function of the step alone: nothing to save or to drift."""
 
 import math
+from collections.abc import Sequence
 
 from sftplay_ui.engine.config import TrainConfig
 
@@ -15,7 +16,21 @@ def warmup_steps(train: TrainConfig, total: int) -> int:
     return min(train.warmup_steps or math.ceil(train.warmup_ratio * total), total)
 
 
-def learning_rate(train: TrainConfig, peak: float, step: int, total: int) -> float:
+def learning_rate(train: TrainConfig, peak: float, step: int, parts: Sequence[int]) -> float:
+    """Give the learning rate of a step (counted from 1) of a run of so many steps in each part.
+
+    Each part (the run as it was begun, and each extension) rises and falls for itself: what was
+    added learns as well as what was planned, and the rates of steps that were taken never change.
+    """
+    before = 0
+    for total in parts[:-1]:
+        if step <= before + total:
+            return rate_within(train, peak, step - before, total)
+        before += total
+    return rate_within(train, peak, step - before, parts[-1])
+
+
+def rate_within(train: TrainConfig, peak: float, step: int, total: int) -> float:
     """Give the learning rate of a step (counted from 1) of `total`.
 
     It rises in a line, reaches `peak` with the last warm-up step, and falls so that the step after

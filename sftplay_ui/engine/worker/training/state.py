@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sftplay_ui.engine.errors import NotFiniteError, ResumeError
 from sftplay_ui.engine.worker.model.load import stored_name
 from sftplay_ui.engine.worker.training.learner import Stepper, Update, rng_state, set_rng_state
+from sftplay_ui.engine.worker.training.spikes import WINDOW
 
 STATE_FILE, OPTIMIZER_FILE, RNG_FILE = "state.json", "optimizer.pt", "rng.pt"
 # peft's names, so that a checkpoint can be opened as the adapter or model it holds
@@ -36,25 +37,29 @@ class Progress:
     eval_loss_before: float | None = None
     tokens: int = 0
     seconds: float = 0.0
+    recent: list[float] = field(default_factory=list)
     settings: dict[str, str | int | float] = field(default_factory=dict)
 
     def count(self, update: Update) -> None:
         """Count a step that was taken."""
         self.step += 1
         self.loss = update.loss
+        self.recent = [*self.recent, update.loss][-WINDOW:]
         self.tokens += update.tokens
         self.seconds += update.seconds
 
-    def rate(self, metrics: Mapping[str, float], metric: str) -> None:
-        """Take in an evaluation of the present step; the lowest `metric` is best."""
+    def rate(self, metrics: Mapping[str, float], metric: str, *, lowest: bool = True) -> None:
+        """Take in an evaluation of the present step; the lowest (or highest) `metric` is best."""
         self.evaluated = self.step
         if metric not in metrics:
             return
-        self.eval_loss = metrics["eval_loss"]
+        self.eval_loss = metrics.get("eval_loss")
         if self.step == 0:
             self.eval_loss_before = self.eval_loss
-        if math.isfinite(metrics[metric]) and metrics[metric] < (self.best_metric or math.inf):
-            self.best_metric, self.best_step = metrics[metric], self.step
+        value, best = metrics[metric], self.best_metric
+        gain = best is None or (value < best if lowest else value > best)
+        if math.isfinite(value) and gain:
+            self.best_metric, self.best_step = value, self.step
             self.evaluations_without_gain = 0
         else:
             self.evaluations_without_gain += 1

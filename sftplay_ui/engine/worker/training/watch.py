@@ -5,13 +5,14 @@ Both go through the very code that trains and that chats. Scores after the train
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 
-from sftplay_ui.engine.config import GenerateConfig
+from sftplay_ui.engine.config import GenerateConfig, RunConfig
 from sftplay_ui.engine.data.examples import Example, RenderedExample
 from sftplay_ui.engine.events import (
     EvaluationLogged,
@@ -20,9 +21,17 @@ from sftplay_ui.engine.events import (
     PhaseStarted,
     SampleGenerated,
 )
+from sftplay_ui.engine.resolve import LOSS_METRICS, scored_answers
 from sftplay_ui.engine.runs import stop_requested
 from sftplay_ui.engine.text.templates import ChatTemplate
-from sftplay_ui.engine.text.tokens import TokenisedExample, Tokeniser, prompt_text, stop_ids
+from sftplay_ui.engine.text.tokens import (
+    TokenisedExample,
+    Tokeniser,
+    pair_prompt,
+    prompt_text,
+    stop_ids,
+    text_ids,
+)
 from sftplay_ui.engine.worker.phases import leave_if_asked
 from sftplay_ui.engine.worker.scoring.questions import question_text
 from sftplay_ui.engine.worker.training.learner import Stepper, rng_state, set_rng_state
@@ -31,12 +40,15 @@ from sftplay_ui.engine.worker.writing.generate import Limits, generate_batch
 
 # Enough to see form and content; a whole answer would hold up the training.
 SAMPLE_TOKENS = 64
-EVALUATION_METRICS = ("eval_loss", "eval_perplexity")
+ANSWERED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Watch:
-    """The validation examples, tokenised for the loss, and the first of them as questions."""
+    """The validation examples, tokenised for the loss, and the first of them as questions.
+
+    Of the answers the first `shown` are told as samples, and the first `scored` are scored.
+    """
 
     examples: Sequence[TokenisedExample]
     questions: Sequence[Example | RenderedExample]
@@ -44,6 +56,8 @@ class Watch:
     tokeniser: Tokeniser
     generate: GenerateConfig
     run_dir: Path
+    shown: int
+    scored: int
 
     @classmethod
     def of(
@@ -52,14 +66,25 @@ class Watch:
         template: ChatTemplate,
         tokeniser: Tokeniser,
         *,
-        generate: GenerateConfig,
+        config: RunConfig,
         run_dir: Path,
     ) -> "Watch":
         """Watch the validation examples of a run's material."""
-        return cls(material.val, material.questions, template, tokeniser, generate, run_dir)
+        return cls(
+            material.val,
+            material.questions,
+            template,
+            tokeniser,
+            config.generate,
+            run_dir,
+            shown=config.train.sample_prompts,
+            scored=scored_answers(config.train),
+        )
 
     def score(self, stepper: Stepper, step: int) -> Iterator[Event]:
-        """Yield the validation examples' loss (mean over learned tokens), and sample answers.
+        """Yield sample answers, and the validation examples' loss (mean over learned tokens).
+
+        Where answers are scored, their mean scores are told with the loss.
 
         Raises StopRequested between two micro-batches. Leaves model and random numbers as they
         were.
@@ -67,15 +92,18 @@ class Watch:
         model = stepper.prepared.model
         rng = rng_state()
         model.eval()
+        metrics: dict[str, float] = {}
         try:
             if self.examples:
-                yield from self.score_loss(stepper, step)
-            yield from self.write_samples(stepper, step)
+                metrics = yield from self.score_loss(stepper)
+            metrics |= yield from self.write_samples(stepper, step)
         finally:
             model.train()
             set_rng_state(rng)
+        if metrics:
+            yield EvaluationLogged(step=step, metrics=metrics)
 
-    def score_loss(self, stepper: Stepper, step: int) -> Iterator[Event]:
+    def score_loss(self, stepper: Stepper) -> Generator[Event, None, dict[str, float]]:
         """Run the training's loss over this process's share, and add up all shares."""
         accelerator = stepper.accelerator
         share = sorted(self.examples, key=lambda example: -len(example.input_ids))
@@ -97,40 +125,78 @@ class Watch:
         mean = loss / learned if learned else math.nan
         # beyond e^700 there is no such number; a loss like that is broken anyway
         values = (mean, math.exp(min(mean, 700)))
-        metrics = dict(zip(EVALUATION_METRICS, values, strict=True))
-        yield EvaluationLogged(step=step, metrics=metrics)
+        return dict(zip(LOSS_METRICS, values, strict=True))
 
-    def write_samples(self, stepper: Stepper, step: int) -> Iterator[Event]:
-        """Answer the sample questions, side by side and greedily."""
-        if not self.questions or not stepper.accelerator.is_main_process:
-            return
-        prompts = [self.prompt(question) for question in self.questions]
-        sampling = GenerateConfig(max_new_tokens=min(SAMPLE_TOKENS, self.generate.max_new_tokens))
+    def write_samples(
+        self, stepper: Stepper, step: int
+    ) -> Generator[Event, None, dict[str, float]]:
+        """Answer the sample questions, side by side and greedily; give the mean scores wanted.
+
+        The first process answers; all get its scores, since all have to decide alike.
+        """
+        accelerator = stepper.accelerator
+        scores: dict[str, float] = {}
+        if self.questions and accelerator.is_main_process:
+            texts = self.answer(stepper)
+            for question, text in list(zip(self.questions, texts, strict=True))[: self.shown]:
+                yield SampleGenerated(
+                    step=step,
+                    source="tuned" if step else "base",
+                    prompt=question_text(question),
+                    reference=reference(question),
+                    text=text,
+                )
+            scores = mean_of(self.questions[: self.scored], texts)
+        if self.scored and accelerator.num_processes > 1:
+            (scores,) = broadcast_object_list([scores])
+        return scores
+
+    def answer(self, stepper: Stepper) -> list[str]:
+        """Let the model answer the questions; in full only where answers are scored."""
+        alone = stepper.accelerator.num_processes == 1
+        longest = self.generate.max_new_tokens
+        longest = longest if self.scored else min(SAMPLE_TOKENS, longest)
         limits = Limits(
-            stop_ids(self.template, self.tokeniser), sampling, lambda: stop_requested(self.run_dir)
+            stop_ids(self.template, self.tokeniser),
+            GenerateConfig(max_new_tokens=longest),
+            # several processes leave together, at the end of the step
+            lambda: alone and stop_requested(self.run_dir),
         )
         answers = generate_batch(
             stepper.prepared.model,
-            [self.tokeniser.encode(prompt) for prompt in prompts],
+            [self.prompt_ids(question) for question in self.questions],
             limits=limits,
             pad_id=self.tokeniser.pad_id,
-            batch_size=len(prompts),
+            batch_size=min(len(self.questions), ANSWERED_AT_ONCE),
         )
-        leave_if_asked(self.run_dir)
-        for question, answer in zip(self.questions, answers, strict=True):
-            yield SampleGenerated(
-                step=step,
-                source="tuned" if step else "base",
-                prompt=question_text(question),
-                reference=reference(question),
-                text=self.tokeniser.decode(answer.ids, skip_special=True),
-            )
+        if alone:
+            leave_if_asked(self.run_dir)
+        return [self.tokeniser.decode(answer.ids, skip_special=True) for answer in answers]
 
     def prompt(self, question: Example | RenderedExample) -> str:
         """Give the very text the model is asked with."""
         if isinstance(question, RenderedExample):
-            return question.input
+            return pair_prompt(question, self.template)
         return prompt_text(question.prompt, self.template)
+
+    def prompt_ids(self, question: Example | RenderedExample) -> list[int]:
+        """Give the very tokens the model is asked with."""
+        return text_ids(self.prompt(question), self.template, self.tokeniser)
+
+
+def mean_of(
+    questions: Sequence[Example | RenderedExample], texts: Sequence[str]
+) -> dict[str, float]:
+    """Average the scores of some answers, by the code of Evaluate; none where none are scored."""
+    wanted = [(q, text) for q, text in zip(questions, texts, strict=False) if reference(q).strip()]
+    if not wanted:
+        return {}
+    # only here: it takes longer to import than a small model to load
+    from sftplay_ui.engine.worker.scoring.metrics import Answer, mean_scores, score_answers
+
+    return mean_scores(
+        score_answers([Answer(question_text(q), text.strip(), reference(q)) for q, text in wanted])
+    )
 
 
 def reference(question: Example | RenderedExample) -> str:

@@ -118,6 +118,28 @@ class Seq2SeqDecoder:
         self.memory, self.mask = self.memory[chosen], self.mask[chosen]
 
 
+class EncodedConversation:
+    """Read one growing text with an encoder-decoder model: the prompt at first, then its answer.
+
+    A prompt that is new is encoded whole: an encoder looks both ways, so nothing of it is shared.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.ids: list[int] = []
+        self.decoder = Seq2SeqDecoder(model, 0)
+
+    def read(self, ids: Sequence[int]) -> Tensor:
+        """Read what is new in `ids` since the last text; give the next scores, [1, vocabulary]."""
+        if self.ids and list(ids[:-1]) == self.ids:
+            scores = self.decoder.step([ids[-1]])
+        else:
+            self.decoder = Seq2SeqDecoder(self.model, 0)
+            scores = self.decoder.start([ids])
+        self.ids = list(ids)
+        return scores
+
+
 class Conversation:
     """Read one growing text: what two prompts have in common from the start is read only once."""
 
@@ -156,6 +178,11 @@ class Conversation:
         # half a text counts as none, should reading the rest fail
         self.ids = list(ids[:shared])
         return shared
+
+
+def conversation_with(model: PreTrainedModel) -> Conversation | EncodedConversation:
+    """Begin a conversation with a model of either kind."""
+    return (EncodedConversation if model.config.is_encoder_decoder else Conversation)(model)
 
 
 def new_cache(model: PreTrainedModel) -> DynamicCache:

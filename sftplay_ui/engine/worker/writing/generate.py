@@ -15,6 +15,7 @@ from sftplay_ui.engine.config import GenerateConfig
 from sftplay_ui.engine.worker.writing.decoding import (
     CausalDecoder,
     Conversation,
+    EncodedConversation,
     Seq2SeqDecoder,
     answering,
 )
@@ -145,7 +146,9 @@ class Group:
         ]
 
 
-def stream(conversation: Conversation, prompt: Sequence[int], *, limits: Limits) -> Iterator[int]:
+def stream(
+    conversation: Conversation | EncodedConversation, prompt: Sequence[int], *, limits: Limits
+) -> Iterator[int]:
     """Answer one prompt and yield each token as soon as it is chosen.
 
     `conversation` remembers what it has read, so a chat that goes on reads only what is new.
