@@ -1,6 +1,7 @@
 """Tokens: one tokenisation, the right ones learned, the head kept, and a view that tells it."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from sftplay_ui.engine.data.examples import Example, Message, RenderedExample
 from sftplay_ui.engine.errors import ModelError, TemplateError
+from sftplay_ui.engine.text.rendered_files import rendered_pairs
 from sftplay_ui.engine.text.special_tokens import SpecialTokens
 from sftplay_ui.engine.text.templates import ChatTemplate, choose_template, load_template
 from sftplay_ui.engine.text.tokens import (
@@ -184,6 +186,99 @@ def test_the_view_shows_every_character_once_with_its_state(
     ]
     shown = [n for p in pieces if p.state == "learned" for n in p.ids]
     assert shown == [n for n, f in zip(tokens.input_ids, tokens.learned, strict=True) if f]
+
+
+# Answers that begin with what tokenizers join to the end of a prompt.
+BEGINNINGS = ("Hello", "\nHi", "\n\n\tx", " x", "/usr", ")", "...", "", " ", "سلام", "東京")
+
+
+def joining_tokeniser() -> Tokeniser:
+    """Build what GPT-2, SmolLM and Qwen use, with tokens that reach over the end of a prompt."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    joined = ["ĊĊ", "ĊĊĊ", ":/", ":)", "..", "...", ":...", "]/", "ĠĠ", "Ġx"]
+    names = [*letters, *joined]
+    merges = [(text[:-1], text[-1]) for text in joined if text[:-1] in names] + [(":", "...")]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(n, special=True) for n in ("<s>", "</s>")])
+    return Tokeniser(tokenizer, SpecialTokens("<s>", True, "</s>", (2,), "", 0, frozenset()))
+
+
+def prompts_and_training(
+    name: str, contents: tuple[str, ...], tokeniser: Tokeniser
+) -> Iterator[tuple[list[int], TokenisedExample, ChatTemplate, Example]]:
+    """Yield, turn by turn, the tokens asked with, and those of the whole conversation."""
+    template = load_template(BUNDLED / f"{name}.jinja", bos="<s>", eos="</s>")
+    example = chat(*contents)
+    trained = tokenise(example, template, tokeniser, 9999)
+    for turn in range(1, len(contents), 2):
+        asked = prompt_ids(example.messages[:turn], template, tokeniser)
+        yield asked, trained, template, example
+
+
+NAMES = sorted(path.stem for path in BUNDLED.glob("*.jinja"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_every_prompt_is_asked_with_the_tokens_it_was_learned_with(
+    name: str, beginning: str
+) -> None:
+    tokeniser = joining_tokeniser()
+    contents = ("Why?", beginning, "Assistant: why\n", f"{beginning}\n\n", "x", beginning)
+    learned = 0
+    for asked, trained, _, _ in prompts_and_training(name, contents, tokeniser):
+        assert list(trained.input_ids[: len(asked)]) == asked
+        assert tokeniser.decode(trained.input_ids) == trained.text
+        learned = trained.learned_count
+    assert learned_text(trained, tokeniser) == "".join(trained.text[a:b] for a, b in trained.spans)
+    assert learned
+
+
+def test_tokenised_whole_a_prompt_would_be_joined_with_its_answer() -> None:
+    tokeniser = joining_tokeniser()
+    asked, trained, *_ = next(prompts_and_training("llama3", ("Why?", "So."), tokeniser))
+    assert tokeniser.encode(trained.text)[: len(asked)] != asked
+    asked, trained, *_ = next(prompts_and_training("alpaca", ("Why?", "\n\n x"), tokeniser))
+    assert tokeniser.encode(trained.text)[: len(asked)] != asked
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rendered_pairs_are_cut_where_their_conversation_is(name: str) -> None:
+    tokeniser = joining_tokeniser()
+    contents = ("Why?", "/x", "y", "\n)", "z", "...")
+    for asked, trained, template, example in prompts_and_training(name, contents, tokeniser):
+        pairs = rendered_pairs(example, template)
+        ids = [list(tokenise(pair, template, tokeniser, 9999).input_ids) for pair in pairs]
+        # the last pair holds the whole conversation, each pair the prompt of its turn
+        assert ids[-1] == list(trained.input_ids)
+        assert any(one[: len(asked)] == asked for one in ids)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    name=st.sampled_from(NAMES),
+    contents=st.lists(
+        st.text(st.sampled_from("\n :/).x\t]Assistant#"), max_size=8), min_size=2, max_size=6
+    ),
+)
+def test_no_text_makes_prompt_and_training_differ(name: str, contents: list[str]) -> None:
+    tokeniser = joining_tokeniser()
+    turns = tuple(contents[: len(contents) // 2 * 2])
+    for asked, trained, _, _ in prompts_and_training(name, turns, tokeniser):
+        assert list(trained.input_ids[: len(asked)]) == asked
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_a_piece_of_a_text_gets_no_mark_of_a_beginning(legacy: bool, beginning: str) -> None:
+    tokeniser = sentencepiece_like(legacy=legacy)
+    for asked, trained, _, _ in prompts_and_training("plain", ("Q", beginning), tokeniser):
+        assert list(trained.input_ids[: len(asked)]) == asked
+        # nothing can be joined in this vocabulary, so the pieces are the whole
+        assert list(trained.input_ids) == tokeniser.encode(trained.text)
 
 
 def sentencepiece_like(*, legacy: bool) -> Tokeniser:

@@ -1,19 +1,16 @@
-"""The sandbox chat templates run in, and the child process a foreign template is tried in first.
+"""The sandbox chat templates are compiled and rendered in; their faults become sentences.
 
-A template is code from strangers. Jinja's immutable sandbox stops escapes; bombs (endless or huge
-output) are stopped by the child's limits on memory, time and output. This module imports nothing
-but jinja2 and the standard library, so that the child starts at once. What a template should look
-like is left to `template_check`.
+A template is code from strangers. Jinja's immutable sandbox stops escapes; `template_meter` bounds
+what a rendering may cost. The first run of a source, in a process of its own, is left to
+`template_trial`, and what a template should look like to `template_check`.
 """
 
 import json
-import subprocess
-import sys
+import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
-from pathlib import Path
+from types import CodeType
 from typing import Any, NoReturn
 
 import jinja2
@@ -24,14 +21,26 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sftplay_ui.engine.data.examples import Message
 from sftplay_ui.engine.errors import TemplateError
+from sftplay_ui.engine.text.template_meter import (
+    INNER_FILTERS,
+    Overspent,
+    Rewriter,
+    finalize,
+    guard,
+    metered,
+    spend_on_call,
+    spend_on_operator,
+    spend_on_result,
+)
 
 SOURCE_BYTES = 64_000
 OUTPUT_CHARACTERS = 1_000_000
-MEMORY_BYTES = 1_000_000_000
-CPU_SECONDS = 2
-WALL_SECONDS = 10
-# Stands for the template's name in what the child says, since equal sources share one trial.
-_ANY_NAME = "\ue002"
+# What a rendering may cost in units of the meter, for each character it may write: texts are cut,
+# trimmed and joined a few times on their way.
+_UNITS_PER_CHARACTER = 20
+# Filters that no chat needs, and whose cost cannot be foretold.
+_LEFT_OUT = ("urlize", "xmlattr", "pprint", "wordwrap")
+_UNSAFE_METHODS = frozenset({"expandtabs", "translate", "maketrans", "encode"})
 
 # Whatever a template can raise when it runs: its own refusal, or a slip with values.
 _FAULTS = (
@@ -41,6 +50,8 @@ _FAULTS = (
     LookupError,
     ArithmeticError,
     AttributeError,
+    NameError,
+    SyntaxError,
     RecursionError,
     MemoryError,
 )
@@ -48,17 +59,6 @@ _FAULTS = (
 
 class Refusal(jinja2.TemplateError):
     """What a template says through `raise_exception`: these messages are not for it."""
-
-
-# Faults that cost nothing: the template is wrong for this chat, not dangerous.
-_HARMLESS = (
-    Refusal,
-    jinja2.UndefinedError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-)
 
 
 class _Missing(jinja2.Undefined):
@@ -82,19 +82,40 @@ class _Generation(Extension):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, with a bound on what one operator can make out of a short source."""
+    """Jinja's sandbox, in which everything that can repeat or grow is paid for."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    # all of them, so that none is worked out while compiling, where it could not be told by line
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Multiply within bounds: `"x" * 10 ** 9` is no chat."""
-        if operator == "**" and isinstance(right, (int, float)) and abs(right) > 64:
-            raise OverflowError("a power above 64")
-        for text, times in ((left, right), (right, left)):
-            repeated = isinstance(text, (str, list, tuple)) and isinstance(times, int)
-            if repeated and len(text) * times > OUTPUT_CHARACTERS:
-                raise OverflowError("a text repeated beyond the largest output")
+        """Calculate within bounds: `"x" * 10 ** 9` is no chat."""
+        if operator == "+" and type(left) is str and type(right) is str:
+            # nearly all there is to do in a chat template, so by the shortest way
+            return finalize(left + right)
+        spend_on_operator(operator, left, right)
         return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call within bounds."""
+        spend_on_call(function, args, kwargs)
+        result = super().call(context, function, *args, **kwargs)
+        spend_on_result(result)
+        return result
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Refuse what jinja refuses, and methods whose result may be of any size."""
+        return attr not in _UNSAFE_METHODS and super().is_safe_attribute(obj, attr, value)
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        Rewriter().visit(tree)
+        return tree
+
+    def _compile(self, source: str, filename: str) -> CodeType:
+        with warnings.catch_warnings():
+            # python's advice about `1[0]` is for people who can see the compiled code
+            warnings.simplefilter("ignore", SyntaxWarning)
+            return super()._compile(source, filename)
 
 
 def _raise_exception(message: object) -> NoReturn:
@@ -126,12 +147,18 @@ def _strftime_now(pattern: str) -> str:
 def environment() -> jinja2.Environment:
     """Return the environment all templates are compiled in; its rules are those of model hubs."""
     sandbox = _Sandbox(
+        finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=_Missing,
         extensions=[_Generation, "jinja2.ext.loopcontrols"],
     )
+    for name in _LEFT_OUT:
+        del sandbox.filters[name]
     sandbox.filters["tojson"] = _tojson
+    for known in (sandbox.filters, sandbox.tests):
+        known.update({name: guard(function, name) for name, function in known.items()})
+    sandbox.filters.update(INNER_FILTERS)
     del sandbox.globals["lipsum"]
     sandbox.globals["raise_exception"] = _raise_exception
     sandbox.globals["strftime_now"] = _strftime_now
@@ -153,11 +180,13 @@ def render_source(source: str, values: Mapping[str, object], *, limit: int, name
     pieces: list[str] = []
     size = 0
     try:
-        for piece in _compile(source).generate(**values):
-            size += len(piece)
-            if size > limit:
-                break
-            pieces.append(piece)
+        with metered(_UNITS_PER_CHARACTER * limit):
+            for piece in _compile(source).generate(**values):
+                # a filter block may yield what is no text
+                pieces.append(str(piece))
+                size += len(pieces[-1])
+                if size > limit:
+                    break
     except _FAULTS as error:
         raise _translated(error, name) from error
     if size > limit:
@@ -165,12 +194,28 @@ def render_source(source: str, values: Mapping[str, object], *, limit: int, name
             f"{name} writes more than {limit:,} characters for one chat.",
             "Use a template whose output is about as long as the messages.",
         )
-    return "".join(pieces)
+    text = "".join(pieces)
+    check_text(text, f"What {name} writes for this chat")
+    return text
+
+
+def check_text(text: str, place: str) -> None:
+    """Raise TemplateError with the line where a text holds half a character (a lone surrogate)."""
+    try:
+        # ascii needs no look, and most texts are
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise TemplateError(
+            f"{place}:{line} holds half a character.", "Delete what is not text in that line."
+        ) from error
 
 
 def check_size(source: str, name: str) -> None:
-    """Raise TemplateError where the source is larger than any real chat template."""
-    if len(source.encode(errors="replace")) > SOURCE_BYTES:
+    """Raise TemplateError where the source is no text, or larger than any real chat template."""
+    check_text(source, name)
+    if len(source.encode()) > SOURCE_BYTES:
         raise TemplateError(
             f"{name} is larger than {SOURCE_BYTES // 1000} kB.",
             "Choose a chat template file; real ones have a few kB.",
@@ -181,26 +226,27 @@ def _translated(error: Exception, name: str) -> TemplateError:
     line = _line_of(error)
     place = name if line is None else f"{name}:{line}"
     reason = (str(error) or type(error).__name__).split("\n", 1)[0].rstrip(".")
+    what, fix = f"fails: {reason}", "Correct that line."
     match error:
         case Refusal():
-            return TemplateError(
-                f"{place} refuses these messages: {reason}.",
-                "Change the conversation, or choose another chat template.",
-            )
+            what = f"refuses these messages: {reason}"
+            fix = "Change the conversation, or choose another chat template."
+        case Overspent():
+            what, fix = f"does not come to an end: {reason}", "Do not use this template."
         case jinja2.TemplateSyntaxError():
-            return TemplateError(f"{place} is not valid: {reason}.", "Correct that line.")
+            what = f"is not valid: {reason}"
         case jinja2.UndefinedError():
-            return TemplateError(
-                f"{place} uses something it is not given: {reason}.",
+            what = f"uses something it is not given: {reason}"
+            fix = (
                 "Templates get messages, add_generation_prompt, bos_token and eos_token; "
-                "for one turn also system, user and assistant.",
+                "for one turn also system, user and assistant."
             )
         case jinja2.exceptions.SecurityError():
-            return TemplateError(
-                f"{place} tries to leave the sandbox: {reason}.", "Do not use this template."
-            )
-        case _:
-            return TemplateError(f"{place} fails: {reason}.", "Correct that line.")
+            what, fix = f"tries to leave the sandbox: {reason}", "Do not use this template."
+        case MemoryError() | RecursionError() | SyntaxError():
+            what = "cannot be compiled or run: it is nested too deeply, or calls itself"
+            fix = "Write it with fewer levels."
+    return TemplateError(f"{place} {what}.", fix)
 
 
 def _line_of(error: Exception) -> int | None:
@@ -233,85 +279,3 @@ def chat_values(
     if turns in (["user"], ["user", "assistant"]):
         values |= {"system": "", "assistant": ""} | {m.role: m.content for m in messages}
     return values
-
-
-def try_in_child(source: str, name: str) -> None:
-    """Render three chats in a process with limits; raise TemplateError for a bomb or an escape.
-
-    Templates that merely refuse a chat, or miss a name, pass: that harms nobody and is told when
-    they are used. The outcome is remembered, so a source pays the start of the child once.
-    """
-    check_size(source, name)
-    fault = _outcome_in_child(source)
-    if fault is not None:
-        raise TemplateError(fault.what.replace(_ANY_NAME, name), fault.fix)
-
-
-@lru_cache(maxsize=256)
-def _outcome_in_child(source: str) -> TemplateError | None:
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", "sftplay_ui.engine.text.template_sandbox"],
-            input=json.dumps({"source": source}).encode(),
-            capture_output=True,
-            timeout=WALL_SECONDS,
-            cwd=Path(__file__).resolve().parents[3],
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        child = None
-    if child is None or child.returncode != 0:
-        return TemplateError(
-            f"{_ANY_NAME} does not come to an end within {CPU_SECONDS} seconds and "
-            f"{MEMORY_BYTES // 10**9} GB of memory, on three short chats.",
-            "Do not use this template.",
-        )
-    fault = json.loads(child.stdout)
-    return fault and TemplateError(fault["what"], fault["fix"])
-
-
-_PROBES = (
-    (Message("user", "Why?"),),
-    (Message("system", "Be kind."), Message("user", "Why?"), Message("assistant", "So.")),
-    (
-        Message("user", "One?"),
-        Message("assistant", "Two."),
-        Message("user", "Three?"),
-        Message("assistant", "Four."),
-    ),
-)
-
-
-def _first_fault(source: str) -> TemplateError | None:
-    for messages in _PROBES:
-        prompt = messages[-1].role == "user"
-        values = chat_values(messages, add_generation_prompt=prompt, bos="<s>", eos="</s>")
-        try:
-            render_source(source, values, limit=OUTPUT_CHARACTERS, name=_ANY_NAME)
-        except TemplateError as error:
-            if not isinstance(error.__cause__, _HARMLESS):
-                return error
-    return None
-
-
-def _limit_this_process() -> None:
-    try:
-        import resource  # not on Windows, where only the parent's clock limits
-    except ImportError:
-        return
-    for limit, value in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CPU, CPU_SECONDS)):
-        # some systems refuse to limit memory; the clock of the parent still holds
-        with suppress(ValueError, OSError):
-            resource.setrlimit(limit, (value, value))
-
-
-def _main() -> None:
-    job = json.load(sys.stdin)
-    _limit_this_process()
-    fault = _first_fault(job["source"])
-    json.dump(fault and {"what": fault.what, "fix": fault.fix}, sys.stdout)
-
-
-if __name__ == "__main__":
-    _main()
