@@ -140,6 +140,6 @@ def theme() -> Base:
 
 def head() -> str:
     """Give the page's scripts, inline: they must be there before any component loads."""
-    names = ("app.js", "chart.js", "train.js", "tabs.js")
+    names = ("app.js", "chart.js", "train.js", "tabs.js", "data.js")
     scripts = [(ASSETS / name).read_text(encoding="utf-8") for name in names]
     return "".join(f"<script>{script}</script>" for script in scripts)

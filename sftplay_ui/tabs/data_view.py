@@ -1,19 +1,23 @@
 """Data's pictures as HTML: facts of a file, a preview, what the doctor found, report, lengths."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sftplay_ui.engine.data.convert import Rejected
-from sftplay_ui.engine.data.findings import Finding
+from sftplay_ui.engine.data.examples import Message, RenderedExample
+from sftplay_ui.engine.data.findings import KINDS, Finding
+from sftplay_ui.engine.data.marks import EDITED, MARKS
 from sftplay_ui.engine.data.process import Examination
 from sftplay_ui.engine.data.report import ProcessReport, describe
+from sftplay_ui.engine.data.table import TableRow
 from sftplay_ui.engine.data.tally import Occurrence
-from sftplay_ui.tabs.data_files import Look, PreviewRow
-from sftplay_ui.tabs.markup import Figure, bytes_text, empty, escape, figures, note
+from sftplay_ui.tabs.data_files import Looks, PreviewRow
+from sftplay_ui.tabs.markup import Figure, bytes_text, empty, escape, figures, note, table
 from sftplay_ui.tabs.style_view import turn
 
 EMPTY = empty(
     "Bring your questions and answers",
-    "Drop a file above, paste text, or press Use the sample. "
+    "Drop files above, paste text, or press Use the sample. "
     "JSON, JSONL, CSV, TSV, Parquet and Excel files are read, whatever their columns are called.",
 )
 TRY_IT = (
@@ -22,34 +26,81 @@ TRY_IT = (
     "A few minutes on a CPU; the first time, about 100 MB are fetched.</p>"
 )
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
+SPLIT_TITLES = {"train": "Train", "val": "Validation", "test": "Test"}
+DEMO = (
+    "These are the trivia questions that Try it now learned from. Process a file of your own, and "
+    "its examples stand here."
+)
 SHOWN = 3
+CELL_CHARS = 2_000
+ICON = "<svg viewBox='0 0 16 16' aria-hidden='true'><path d='{}'/></svg>"
+PENCIL = ICON.format("M2.5 13.5l.8-3.2 7.6-7.6 2.4 2.4-7.6 7.6zM9.6 4l2.4 2.4")
+BIN = ICON.format("M3 4.5h10M6.5 4V2.5h3V4M4.5 4.5l.6 9h5.8l.6-9M6.7 7v4M9.3 7v4")
 BARS = 28
 
 
-def facts_board(look: Look, rows: int | None) -> str:
-    """Show what was found out about a file, with the reason of the guess."""
-    facts, guess = look.facts, look.guess
+def facts_board(looks: Looks, rows: int | None) -> str:
+    """Show what was found out about the files, with the reason of each guess."""
+    facts, guess = looks.first.facts, looks.first.guess
+    size = bytes_text(sum(look.facts.size_bytes for look in looks.each))
+    counted = Figure("Rows", "counting" if rows is None else f"{rows:,}", size)
+    if len(looks.each) > 1:
+        shapes = {look.guess.shape for look in looks.each}
+        cells = [counted, Figure("Files", f"{len(looks.each):,}", ", ".join(sorted(shapes)))]
+        return figures(cells) + files_table(looks) + told_of(looks)
     delimiter = DELIMITERS.get(facts.delimiter or "", facts.delimiter or "")
     cells = [
-        Figure("Rows", "counting" if rows is None else f"{rows:,}", bytes_text(facts.size_bytes)),
+        counted,
         Figure("Kind", facts.kind, f"cut at each {delimiter}" if delimiter else ""),
         Figure("Encoding", facts.encoding or "binary", facts.encoding_reason),
         Figure("Shape", guess.shape, f"confidence: {guess.confidence}"),
     ]
-    said = "".join(f"<li>{escape(one)}</li>" for one in facts.notes)
-    reason = f"<p class='muted'>Guessed because {escape(guess.reason)}.</p>"
-    if not guess.is_usable:
-        reason = note(f"Please choose the columns: {guess.reason}.")
-    return figures(cells) + reason + (f"<ul class='warns'>{said}</ul>" if said else "")
+    return figures(cells) + told_of(looks)
 
 
-def preview_board(rows: Sequence[PreviewRow]) -> str:
-    """Show the first rows as the examples they become."""
-    if not rows:
+def files_table(looks: Looks) -> str:
+    """List several files: how each is read, and what its columns are taken for."""
+    lines = [
+        (
+            escape(look.name),
+            escape(", ".join(filter(None, [look.facts.kind, look.facts.encoding]))),
+            escape(", ".join(f"{role}: {column}" for role, column in look.guess.columns.items())),
+            escape(look.guess.confidence),
+        )
+        for look in looks.each
+    ]
+    return table(("File", "Read as", "Columns", "Confidence"), lines, label="Chosen files")
+
+
+def told_of(looks: Looks) -> str:
+    """Say why the columns were guessed so, and what is odd about the files."""
+    notes = [(look, said) for look in looks.each for said in look.facts.notes]
+    several = len(looks.each) > 1
+    lines = "".join(
+        f"<li>{escape(f'{look.name}: ' if several else '')}{escape(said)}</li>"
+        for look, said in notes
+    )
+    unclear = [look for look in looks.each if not look.guess.is_usable]
+    if unclear:
+        place = f" of {unclear[0].name}" if several else ""
+        reason = note(f"Please choose the columns{place}: {unclear[0].guess.reason}.")
+    elif several and not looks.agree:
+        reason = note("The files differ, so each is read by its own columns.")
+    else:
+        reason = f"<p class='muted'>Guessed because {escape(looks.first.guess.reason)}.</p>"
+    return reason + (f"<ul class='warns'>{lines}</ul>" if lines else "")
+
+
+def preview_board(files: Sequence[Sequence[PreviewRow]]) -> str:
+    """Show the first rows of every file as the examples they become."""
+    if not files:
         return note("Choose a column for the question and one for the answer to see the examples.")
-    good = [row for row in rows if not isinstance(row.result, Rejected)]
-    bad = [row for row in rows if isinstance(row.result, Rejected)]
-    parts = [preview_card(row) for row in [*good[:SHOWN], *bad[:2]]]
+    good = [[row for row in rows if not isinstance(row.result, Rejected)] for rows in files]
+    # one of each file before a second of the first
+    turns = [row for level in itertools.zip_longest(*good) for row in level if row is not None]
+    bad = [row for rows in files for row in rows if isinstance(row.result, Rejected)]
+    shown = turns[: max(SHOWN, min(len(files), 2 * SHOWN))]
+    parts = [preview_card(row) for row in [*shown, *bad[:2]]]
     return f"<div class='previews'>{''.join(parts)}</div>"
 
 
@@ -66,21 +117,41 @@ def preview_card(row: PreviewRow) -> str:
     return f"<article class='example'>{place}{body}{rest}</article>"
 
 
-def doctor_board(exam: Examination) -> str:
-    """Show what the doctor found, by kind, with places; then the rows that cannot be used."""
+def doctor_board(exam: Examination, chosen: Collection[str], why_not: str) -> str:
+    """Show what the doctor found, each with its switch and places; then what cannot be used."""
+    uncounted = f"<p class='muted'>{escape(why_not)}</p>" if why_not else ""
     if not exam.findings and not exam.dropped and not exam.changed:
-        return note(f"Nothing to complain about: {exam.found:,} examples.", "good")
-    parts = [finding_line(finding) for finding in exam.findings]
+        return note(f"Nothing to complain about: {exam.found:,} examples.", "good") + uncounted
+    parts = [finding_line(f, switch(f, f.kind in chosen)) for f in exam.findings]
     parts += counted(exam.dropped, exam.examples, "left out")
     parts += counted(exam.changed, exam.examples, "changed")
-    head = f"<p class='muted'>{exam.found:,} examples in {exam.rows:,} rows.</p>"
-    return f"{head}<div class='findings'>{''.join(parts)}</div>"
+    words = "Switch on what is to be mended; nothing is changed in your file."
+    head = f"<p class='muted'>{exam.found:,} examples in {exam.rows:,} rows. {words}</p>"
+    return f"{head}<div class='findings'>{''.join(parts)}</div>{uncounted}"
 
 
-def finding_line(finding: Finding) -> str:
-    """Show one finding; its cases unfold."""
-    fixed = "<span class='pill good'>mended</span>" if finding.fixed else ""
-    return case_list(finding.title, finding.count, finding.examples, fixed)
+def switch(finding: Finding, is_on: bool) -> str:
+    """Offer the fix of a finding as a switch; what nobody can mend has none."""
+    if not finding.fix:
+        return ""
+    label = f"{finding.title}: {finding.fix}"
+    return (
+        f"<label class='switch'><input type='checkbox' role='switch' data-fix='{finding.kind}' "
+        f"aria-label='{escape(label)}'{' checked' if is_on else ''}><span>Mend</span></label>"
+    )
+
+
+def finding_line(finding: Finding, mark: str = "", *, shows_rows: bool = False) -> str:
+    """Show one finding; what its fix does and its cases unfold."""
+    if finding.fixed:
+        mark += "<span class='pill good'>mended</span>"
+    elif shows_rows and finding.kind in MARKS:
+        label = f"Show the rows: {finding.title}"
+        mark += (
+            f"<button type='button' class='link' data-kind='{finding.kind}' "
+            f"aria-label='{escape(label)}'>Show rows</button>"
+        )
+    return case_list(finding.title, finding.count, finding.examples, mark, finding.fix)
 
 
 def counted(
@@ -92,36 +163,123 @@ def counted(
     return [case_list(describe(k), n, examples.get(k, ()), mark) for k, n in ranked]
 
 
-def case_list(title: str, count: int, cases: Iterable[Occurrence], mark: str) -> str:
+def case_list(title: str, count: int, cases: Iterable[Occurrence], mark: str, fix: str = "") -> str:
     """Show a kind with its count; where it was seen unfolds."""
     lines = "".join(
         f"<li><span class='place'>{escape(case.place)}</span> {escape(case.text)}</li>"
         for case in cases
     )
+    mends = f"<p><b>The fix:</b> {escape(fix)}</p>" if fix else ""
     return (
-        f"<details><summary><b>{count:,}</b> {escape(title)} {mark}</summary>"
-        f"<ul>{lines}</ul></details>"
+        f"<div class='finding'><details><summary><b>{count:,}</b> {escape(title)}</summary>"
+        f"{mends}<ul>{lines}</ul></details>{mark}</div>"
     )
 
 
-def report_board(report: ProcessReport) -> str:
-    """Show what became of the rows."""
-    splits = report.splits
+def rows_board(rows: Sequence[TableRow], split: str, *, editable: bool) -> str:
+    """Show rows of a processed file as a table whose texts can be edited in place."""
+    if not rows:
+        return empty("No rows", "Nothing in this split fits the search and the filter.")
+    body = "".join(row_line(row, editable=editable) for row in rows)
+    heads = "<th scope='col'>Row</th><th scope='col'>Question</th><th scope='col'>Answer</th>"
+    tools = "<th scope='col'><span class='sr-only'>Delete</span></th>" if editable else ""
+    return (
+        f"<table class='table stacked rows' data-split='{escape(split)}'>"
+        f"<thead><tr>{heads}{tools}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def row_line(row: TableRow, *, editable: bool) -> str:
+    """Show one row: what was asked, the last answer, and what the doctor found in it."""
+    number = f"{row.row + 1:,}"
+    if isinstance(row.example, RenderedExample):
+        texts = [Message("input", row.example.input), Message("target", row.example.target)]
+    else:
+        texts = [*row.example.messages]
+    answer = max(n for n, text in enumerate(texts) if text.role in ("assistant", "target"))
+    plain = len([text for text in texts if text.role != "system"]) == 2
+    cells = ["", ""]
+    for n, text in enumerate(texts):
+        role = "" if plain and text.role != "system" else text.role
+        cells[n >= answer] += cell_box(text.content, n, role, number if editable else "")
+    found = "".join(f"<li>{escape(kind_title(kind))}</li>" for kind in row.kinds)
+    tools = (
+        "<td class='row-tools'><button type='button' class='icon' data-do='delete' "
+        f"title='Delete row {number}' aria-label='Delete row {number}'>{BIN}</button></td>"
+    )
+    return (
+        f"<tr data-row='{row.row}' data-name='{row.name}'>"
+        f"<td data-label='Row'><span class='place'>{number}</span></td>"
+        f"<td data-label='Question'>{cells[0]}</td>"
+        f"<td data-label='Answer'>{cells[1]}"
+        f"{f'<ul class=tags>{found}</ul>' if found else ''}</td>{tools if editable else ''}</tr>"
+    )
+
+
+def cell_box(text: str, turn: int, role: str, row: str) -> str:
+    """Show the text of one turn; its pencil (where a row is named) opens it for editing."""
+    name = f"<small>{escape(role)}</small>" if role else ""
+    shown = escape(text[:CELL_CHARS])
+    if len(text) > CELL_CHARS:
+        shown += f"<small>and {len(text) - CELL_CHARS:,} more characters</small>"
+    label = f"Edit {role or ('answer' if turn else 'question')} of row {row}"
+    pencil = (
+        f"<button type='button' class='icon' data-do='edit' title='{escape(label)}' "
+        f"aria-label='{escape(label)}'>{PENCIL}</button>"
+    )
+    return (
+        f"<div class='cell' data-turn='{turn}'>{name}<div class='cell-text' dir='auto'>{shown}"
+        f"</div>{pencil if row else ''}</div>"
+    )
+
+
+def kind_title(kind: str) -> str:
+    """Name a finding of a row."""
+    return "Edited by hand" if kind == EDITED else KINDS[kind].title
+
+
+def report_board(report: ProcessReport, sizes: Mapping[str, int], *, demo: bool) -> str:
+    """Show what became of the rows; `sizes` are the splits as they are now, edits and all."""
     dropped = sum(report.dropped.values())
-    cells = [
-        Figure("Examples written", f"{report.kept:,}", f"of {report.rows:,} rows"),
-        Figure("Left out", f"{dropped:,}", "each with its reason" if dropped else "none"),
-        Figure("Train", f"{splits.get('train', 0):,}", report.paths.get("train", "")),
-        Figure("Validation", f"{splits.get('val', 0):,}", report.paths.get("val", "")),
-        Figure("Test", f"{splits.get('test', 0):,}", report.paths.get("test", "")),
-    ]
-    parts = [finding_line(finding) for finding in report.findings]
+    left = "each with its reason" if dropped else "none"
+    cells = [Figure("Examples", f"{sum(sizes.values()):,}", f"of {report.rows:,} rows")]
+    cells.append(Figure("Left out", f"{dropped:,}", left))
+    for split, title in SPLIT_TITLES.items():
+        cells.append(Figure(title, f"{sizes.get(split, 0):,}", report.paths.get(split, "")))
+    parts = [finding_line(finding, shows_rows=True) for finding in report.findings]
     parts += counted(report.dropped, report.examples, "left out")
     parts += counted(report.changed, report.examples, "changed")
-    return figures(cells) + (f"<div class='findings'>{''.join(parts)}</div>" if parts else "")
+    found = f"<div class='findings'>{''.join(parts)}</div>" if parts else ""
+    said = "".join(f"<li>{escape(one)}</li>" for one in report.notes)
+    return (
+        (note(DEMO) if demo else "")
+        + figures(cells)
+        + found
+        + (said and f"<ul class='warns'>{said}</ul>")
+    )
 
 
-def histogram(lengths: Sequence[int], limit: int) -> str:
+def card_board(report: ProcessReport, path: str) -> str:
+    """Show the data card: what the set is, where it is from, under which licence."""
+    lengths = report.lengths
+    scripts = ", ".join(f"{name} {count:,}" for name, count in report.scripts.items())
+    facts = {
+        "Licence": report.licence or "not named",
+        "Writing of the answers": scripts or "none",
+        "Length in characters": f"median {lengths.median:,}, nine of ten up to {lengths.p90:,}, "
+        f"longest {lengths.longest:,}",
+        "Seed of the split": str(report.seed),
+        "Mended": ", ".join(KINDS[kind].title for kind in report.fixes) or "nothing",
+    }
+    for source in report.sources:
+        read = ", ".join(filter(None, [source.kind, source.encoding, f"{source.rows:,} rows"]))
+        facts[source.path] = f"{read}; sha256 {source.sha256[:16]}"
+    lines = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+    where = f"<p class='muted'>All of it in {escape(path)}.</p>"
+    return f"<dl class='facts'>{lines}</dl>{where}"
+
+
+def histogram(lengths: Sequence[int], limit: int, model: str = "") -> str:
     """Draw how long the examples are in tokens; what is beyond the limit is marked."""
     if not lengths:
         return ""
@@ -138,12 +296,19 @@ def histogram(lengths: Sequence[int], limit: int) -> str:
     )
     ranked = sorted(lengths)
     over = sum(length > limit for length in lengths)
+    cut = (
+        f"{over:,} longer than {limit:,}, whose ends are cut off."
+        if over
+        else (f"none longer than {limit:,}, so nothing is cut off.")
+    )
     words = (
         f"{len(lengths):,} training examples, median {ranked[len(ranked) // 2]:,} tokens, "
-        f"longest {longest:,}; {over:,} longer than {limit:,}, whose ends are cut off."
+        f"longest {longest:,}; {cut}"
     )
+    counted_with = f" Counted with the tokenizer of {model}." if model else ""
     return (
-        f"<figure class='histogram'><div role='img' aria-label='{escape(words)}'>{bars}</div>"
-        f"<figcaption><span>0</span><span>{longest:,} tokens</span></figcaption>"
-        f"<p class='muted'>{escape(words)}</p></figure>"
+        f"<figure class='histogram'><small>{highest:,} examples</small>"
+        f"<div role='img' aria-label='{escape(words)}'>{bars}</div>"
+        f"<figcaption><span>0</span><span>{longest // 2:,}</span><span>{longest:,} tokens</span>"
+        f"</figcaption><p class='muted'>{escape(words + counted_with)}</p></figure>"
     )

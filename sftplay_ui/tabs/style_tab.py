@@ -7,6 +7,7 @@ import gradio as gr
 
 from sftplay_ui.engine.config import RunConfig, Split, StyleConfig
 from sftplay_ui.engine.data.examples import Example, RenderedExample
+from sftplay_ui.engine.data.table import open_table
 from sftplay_ui.engine.errors import ModelError, TemplateError
 from sftplay_ui.engine.project import CurrentData, current_data, set_current_data
 from sftplay_ui.engine.style.apply import apply_style, style_files, style_text
@@ -16,7 +17,6 @@ from sftplay_ui.engine.text.tokens import token_view as view_tokens
 from sftplay_ui.engine.text.tokens import tokenise
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
-from sftplay_ui.tabs.example_rows import open_rows
 from sftplay_ui.tabs.guard import guarded
 from sftplay_ui.tabs.markup import board, empty, escape, note
 from sftplay_ui.tabs.pager import Pager, place_of
@@ -191,11 +191,11 @@ class StyleTab:
         path = self.workspace.data / "processed" / "train.jsonl"
         if not path.is_file():
             return NOTHING, "", 1, ""
-        rows = open_rows(path)
+        rows = open_table(path)
         place = place_of(number, len(rows), 1)
         if not len(rows):
             return NOTHING, "", 1, ""
-        before = rows.row(place.page - 1)
+        before = rows.row(place.page - 1).example
         after = apply_style(before, style_of(*style))
         tokens = self.tokens_of(after, model, int(max_seq_len or 16), template)
         return before_after(before, after), tokens, place.page, place.sentence

@@ -79,6 +79,7 @@ def test_every_example_is_written_once_and_the_report_counts_it(
         "test.jsonl",
         "report.json",
         "data_card.md",
+        *(f".{name}.jsonl.marks" for name in report.splits),
     }
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sftplay_ui.engine.data.findings import FIXES, KINDS, Finding, make_finding
+from sftplay_ui.engine.data.marks import MARKS, Marks
 from sftplay_ui.engine.data.near import near_groups
-from sftplay_ui.engine.data.staging import BITS, Staged
+from sftplay_ui.engine.data.staging import ROW_DROPS, Staged
 from sftplay_ui.engine.data.tally import SHOWN, Occurrence
 from sftplay_ui.engine.errors import DataError
 
@@ -24,11 +25,15 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found, the groups that must share a split [n], what is left out for which fix."""
+    """What was found, the groups that must share a split [n], what is left out for which fix.
+
+    `marks` [n] holds the findings of every example as bits.
+    """
 
     findings: tuple[Finding, ...]
     groups: npt.NDArray[np.uint64]
     dropped: dict[str, Mask]
+    marks: Marks
 
     @property
     def keep(self) -> Mask:
@@ -54,9 +59,11 @@ def diagnose(staged: Staged, fixes: Collection[str] = ()) -> Diagnosis:
     questions = staged.numbers("question", np.uint64)
     groups = near_groups(staged.questions(), questions)
     masks = _set_masks(staged, questions, groups)
-    flags = staged.numbers("flags", np.uint8)
-    for kind, bit in BITS.items():
-        masks[kind] = (flags & bit) > 0
+    marks = staged.numbers("marks", np.uint32).copy()
+    for kind, mask in masks.items():
+        marks[mask] |= np.uint32(MARKS[kind])
+    for kind in ROW_DROPS:
+        masks[kind] = (marks & MARKS[kind]) > 0
     findings = [
         make_finding(kind, count, shown, fixed=kind in fixes)
         for kind in KINDS
@@ -69,7 +76,7 @@ def diagnose(staged: Staged, fixes: Collection[str] = ()) -> Diagnosis:
         if kind in fixes:
             dropped[kind] = mask & ~taken
             taken |= mask
-    return Diagnosis(tuple(findings), groups, dropped)
+    return Diagnosis(tuple(findings), groups, dropped, marks)
 
 
 def _cases(staged: Staged, kind: str, mask: Mask | None) -> tuple[int, tuple[Occurrence, ...]]:

@@ -1,12 +1,12 @@
 """From raw files to `data/processed`: read, convert, check, split, write, account for all of it.
 
-Everything is written under staged names first and renamed at the very end, so an earlier set stays
-as it was until the new one is whole. Findings are left to `doctor`, words to `report`.
+Everything is written under staged names first and swapped in as one at the very end, so an earlier
+set stays as it was until the new one is whole. Findings are left to `doctor`, words to `report`.
 """
 
 import dataclasses
+import itertools
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -18,10 +18,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sftplay_ui.engine.atomic_file import swap_in
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.card import data_card
 from sftplay_ui.engine.data.doctor import Diagnosis, check_fixes, diagnose
+from sftplay_ui.engine.data.edits import EDITS_NAME, SET_ASIDE_NAME, Edits, read_edits
 from sftplay_ui.engine.data.findings import Finding
+from sftplay_ui.engine.data.marks import marks_path, write_marks
 from sftplay_ui.engine.data.raw_files import raw_paths, read_options, sha256
 from sftplay_ui.engine.data.readers import open_source
 from sftplay_ui.engine.data.report import LengthReport, ProcessReport, SourceReport
@@ -44,6 +47,7 @@ from sftplay_ui.engine.workspace import Workspace
 REPORT_NAME = "report.json"
 CARD_NAME = "data_card.md"
 STALE_SECONDS = 24 * 3600
+SEARCHED_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +91,16 @@ def process_files(
     sizes = Sizes(data.split.train, data.split.val, data.split.test)
     tell = on_progress or (lambda progress: None)
     paths = target_paths(config, workspace)
-    with staging_folder(paths["train"].parent) as folder:
+    home = paths["train"].parent
+    edits = read_edits(home) if data.keep_edits else Edits()
+    with staging_folder(home) as folder:
         staged = stage(
             inputs,
             folder,
             fixes=data.fixes,
             measure=measure,
             on_rows=lambda rows: tell(DataProgress("read", rows, None)),
+            edits=edits,
         )
         refuse_nothing(staged)
         tell(DataProgress("compare", 0, len(staged)))
@@ -101,9 +108,14 @@ def process_files(
         splits = split_staged(staged, diagnosis, sizes, seed=data.seed)
         tell(DataProgress("write", 0, len(staged)))
         written = _write_splits(staged, splits, folder)
+        for number, path in enumerate(written.values()):
+            write_marks(marks_path(path), diagnosis.marks[splits == number])
         report = _report(config, workspace, staged, diagnosis, splits)
+        if edits.unused:
+            report = dataclasses.replace(report, notes=(*report.notes, _not_made(edits)))
         report = dataclasses.replace(report, sha256={n: sha256(p) for n, p in written.items()})
         _write_account(report, folder)
+        _keep_edits(edits, folder, home)
         _move_into_place(folder, written, paths)
     tell(DataProgress("write", len(staged), len(staged)))
     return report
@@ -121,7 +133,8 @@ def examine(
     tell = on_progress or (lambda progress: None)
     with staging_folder(workspace.data / "processed") as folder:
         on_rows: Callable[[int], None] = lambda rows: tell(DataProgress("read", rows, None))  # noqa: E731
-        staged = stage(inputs, folder, measure=measure, on_rows=on_rows)
+        edits = read_edits(folder.parent) if config.data.keep_edits else None
+        staged = stage(inputs, folder, measure=measure, on_rows=on_rows, edits=edits)
         refuse_nothing(staged)
         tell(DataProgress("compare", 0, len(staged)))
         return Examination(
@@ -170,8 +183,9 @@ def no_rows(source: Source) -> str:
 
 
 def sample_values(source: Source) -> list[object]:
-    """Read the first readable rows, for a guess."""
-    rows = (row.value for row in source.rows() if isinstance(row, RawRow))
+    """Read the first readable rows, for a guess; a file that begins with none for long has none."""
+    looked_at = itertools.islice(source.rows(), SEARCHED_ROWS)
+    rows = (row.value for row in looked_at if isinstance(row, RawRow))
     return [value for value, _ in zip(rows, range(SAMPLE_ROWS), strict=False)]
 
 
@@ -277,22 +291,35 @@ def _write_account(report: ProcessReport, folder: Path) -> None:
 
 
 def _move_into_place(folder: Path, written: dict[str, Path], paths: dict[str, Path]) -> None:
-    """Rename the whole set into place; the report goes last, with the hashes of its files."""
+    """Rename the whole set into place as one, so that a kill leaves the old set or the new one."""
     home = paths["train"].parent
     moves = [(written[name], paths[name]) for name in SPLITS]
-    moves += [(folder / name, home / name) for name in (CARD_NAME, REPORT_NAME)]
-    for staged, target in moves:
+    moves += [(marks_path(written[name]), marks_path(paths[name])) for name in SPLITS]
+    named = (EDITS_NAME, SET_ASIDE_NAME, CARD_NAME, REPORT_NAME)
+    moves += [(folder / name, home / name) for name in named if (folder / name).exists()]
+    for _, target in moves:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _flush_to_disk(staged)
-    for staged, target in moves:
-        # what could be taken back was about the earlier set
-        journal_of(target).unlink(missing_ok=True)
-        staged.replace(target)
+        if target.is_dir():
+            raise DataError(f"{target} is a folder.", "Choose another name, or remove the folder.")
+    # what could be taken back was about the earlier set
+    outdated = [journal_of(path) for path in paths.values()]
+    outdated += [home / EDITS_NAME] if not (folder / EDITS_NAME).exists() else []
+    swap_in({target: staged for staged, target in moves}, outdated)
 
 
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
+def _keep_edits(edits: Edits, folder: Path, home: Path) -> None:
+    """Stage what was edited by hand so far; edits that are not wanted any more are set aside."""
+    if len(edits):
+        (folder / EDITS_NAME).write_bytes(edits.to_lines())
+    elif len(dropped := read_edits(home)):
+        (folder / SET_ASIDE_NAME).write_bytes(dropped.to_lines())
+
+
+def _not_made(edits: Edits) -> str:
+    return (
+        f"{edits.unused:,} of {len(edits):,} edits by hand found no example that is still as it "
+        f"was before them; they are kept in {EDITS_NAME}."
+    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftplay_ui.engine.atomic_file import finish_swaps
 from sftplay_ui.engine.data.findings import Finding
 from sftplay_ui.engine.data.tally import Occurrence
 
@@ -48,6 +49,8 @@ REASONS = {
     "several_answers": "rows with several answers, one example for each",
     "not_in_split": "examples beyond the sizes the split asks for",
     "lone_surrogate": "half characters, replaced",
+    "edited_by_hand": "examples edited by hand",
+    "deleted_by_hand": "examples deleted by hand",
 }
 
 
@@ -127,6 +130,7 @@ class ProcessReport:
 def read_report(path: Path) -> ProcessReport | None:
     """Read the report of the last `process`; None where there is none of this version."""
     try:
+        finish_swaps(path.parent)
         record = json.loads(path.read_text(encoding="utf-8"))
         return ProcessReport(
             **record

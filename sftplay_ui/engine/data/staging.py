@@ -18,7 +18,9 @@ import numpy.typing as npt
 import orjson
 
 from sftplay_ui.engine.data.convert import Rejected, convert
+from sftplay_ui.engine.data.edits import Edits
 from sftplay_ui.engine.data.examples import Example
+from sftplay_ui.engine.data.marks import EDITED, MARKS, mark_of
 from sftplay_ui.engine.data.near import Texts
 from sftplay_ui.engine.data.row_checks import Measure, check_example
 from sftplay_ui.engine.data.rows import BrokenRow, Place, Row, Source
@@ -30,7 +32,7 @@ from sftplay_ui.engine.data.tally import Occurrence, Tally, excerpt
 EXAMPLES_NAME = "examples.jsonl"
 QUESTIONS_NAME = "questions.txt"
 REPORT_EVERY = 2000
-# findings that decide about a single example; their bit says so until it is written or left out
+# findings that decide about a single example, so that their fix leaves it out
 ROW_DROPS = (
     "one_character_answers",
     "answer_repeats_question",
@@ -39,7 +41,6 @@ ROW_DROPS = (
     "nothing_learned",
     "mixed_languages",
 )
-BITS = {kind: 1 << bit for bit, kind in enumerate(ROW_DROPS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Columns:
     chars: "array[int]" = field(default_factory=lambda: array("I"))
     line: "array[int]" = field(default_factory=lambda: array("Q"))
     file: "array[int]" = field(default_factory=lambda: array("H"))
-    flags: "array[int]" = field(default_factory=lambda: array("B"))
+    marks: "array[int]" = field(default_factory=lambda: array("I"))
 
 
 @dataclass(slots=True)
@@ -125,10 +126,11 @@ def stage(
     fixes: Collection[str] = (),
     measure: Measure | None = None,
     on_rows: OnRows | None = None,
+    edits: Edits | None = None,
 ) -> Staged:
     """Read all rows of all inputs into the staging folder; return what was counted."""
     staged = Staged(folder, inputs)
-    with _Writer(staged, fixes, measure) as writer:
+    with _Writer(staged, fixes, measure, edits or Edits()) as writer:
         for number, given in enumerate(inputs):
             for row in given.source.rows():
                 writer.add(row, number)
@@ -140,10 +142,13 @@ def stage(
 class _Writer(AbstractContextManager["_Writer"]):
     """Takes rows and appends examples to the staging files."""
 
-    def __init__(self, staged: Staged, fixes: Collection[str], measure: Measure | None) -> None:
+    def __init__(
+        self, staged: Staged, fixes: Collection[str], measure: Measure | None, edits: Edits
+    ) -> None:
         self._staged = staged
         self._fixes = frozenset(fixes)
         self._measure = measure
+        self._edits = edits
         self._examples: BinaryIO = staged.examples_path.open("wb", buffering=2**20)
         self._questions: BinaryIO = (staged.folder / QUESTIONS_NAME).open("wb", buffering=2**20)
 
@@ -186,17 +191,26 @@ class _Writer(AbstractContextManager["_Writer"]):
 
     def _add_example(self, example: Example, place: Place, file: int) -> None:
         checked = check_example(example, self._fixes, self._measure)
-        flags = 0
+        mark = 0
+        line = record_line(checked.example)
+        if (edited := self._edits.take(line)) is not None:
+            if not edited:
+                self._staged.dropped.add("deleted_by_hand", place, example.reference)
+                return
+            line = edited
+            # what was mended here is mended already: only what is found now counts
+            checked = check_example(Example.from_record(orjson.loads(line)), (), self._measure)
+            self._staged.changed.add("edited_by_hand", place, checked.example.reference)
+            mark = MARKS[EDITED]
         for trouble in checked.troubles:
             self._staged.found.add(trouble.kind, place, trouble.text)
-            flags |= BITS.get(trouble.kind, 0)
         for kind in checked.mended:
             self._staged.changed.add(kind, place, "")
-        self._write(checked.example, place, file, flags)
+        mark |= mark_of({trouble.kind for trouble in checked.troubles} - {*checked.mended})
+        self._write(checked.example, line, place, file, mark)
 
-    def _write(self, example: Example, place: Place, file: int, flags: int) -> None:
+    def _write(self, example: Example, record: bytes, place: Place, file: int, mark: int) -> None:
         columns = self._staged.columns
-        record = orjson.dumps(example.to_record()) + b"\n"
         asked = "\n".join([m.content for m in example.messages if m.role == "user"])
         answer = "\n".join([m.content for m in example.messages if m.role == "assistant"])
         question = plain_question(asked)
@@ -214,8 +228,13 @@ class _Writer(AbstractContextManager["_Writer"]):
         columns.chars.append(len(asked) + len(answer))
         columns.line.append(place.line)
         columns.file.append(file)
-        columns.flags.append(flags)
+        columns.marks.append(mark)
         self._staged.scripts[main_script(answer) or "no letters"] += 1
+
+
+def record_line(example: Example) -> bytes:
+    """Write an example as the line that `process` writes."""
+    return orjson.dumps(example.to_record()) + b"\n"
 
 
 def staged_lines(staged: Staged) -> Iterator[bytes]:
