@@ -11,6 +11,7 @@ from sftplay_ui.engine.errors import ModelError
 from sftplay_ui.engine.models.store import fetch_model
 from sftplay_ui.engine.style.apply import style_files
 from sftplay_ui.engine.text.rendered_files import render_files
+from sftplay_ui.engine.text.template_check import require_learnable
 from sftplay_ui.engine.text.templates import choose_template
 from sftplay_ui.engine.text.token_source import token_source
 
@@ -81,5 +82,6 @@ def render(context: Context) -> Answer:
     template = choose_template(
         model.path, workspace.resolve(path) if path else None, workspace.templates
     )
+    require_learnable(template)
     report = render_files(config, workspace, template)
     return Answer(report.to_json(), report.to_text())

@@ -10,7 +10,7 @@ from sftplay_ui.commands import Answer, Context
 from sftplay_ui.engine.atomic_file import replace_text
 from sftplay_ui.engine.chat_session import ChatSession, Side
 from sftplay_ui.engine.config import RunConfig
-from sftplay_ui.engine.data.examples import Message
+from sftplay_ui.engine.data.examples import ROLES, Message
 from sftplay_ui.engine.errors import DataError
 
 
@@ -85,6 +85,13 @@ def question_of(line: str, place: str) -> list[Message]:
         messages = [Message(turn["role"], turn["content"]) for turn in turns]
     except (TypeError, KeyError):
         messages = []
+    for message in messages:
+        # a template would write any role, and the model has never seen it
+        if message.role not in ROLES or not isinstance(message.content, str):
+            raise DataError(
+                f"{place} has a turn no model can read (role {message.role!r}).",
+                f"Use the roles {', '.join(ROLES)}, each with its text.",
+            )
     while messages and messages[-1].role == "assistant":
         messages.pop()
     if not messages or messages[-1].role != "user":

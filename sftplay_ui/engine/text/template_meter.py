@@ -25,7 +25,7 @@ from jinja2.visitor import NodeTransformer
 _BITS = 4096
 # A round of a loop or a call, and a look at one value, beside the one unit of a character.
 _ROUND = 50
-_LOOK = 10
+_LOOK = 30
 _WIDE = re.compile(r"%[^a-zA-Z%]*(?:\*|\d{5})|\{[^{}]*(?:\{|\d{5})")
 # Arguments of these are widths, counts or powers: what they make grows with the number.
 _WIDTHS = frozenset({"center", "indent", "batch", "slice", "round", "truncate", "tojson"})

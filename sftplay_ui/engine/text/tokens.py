@@ -57,7 +57,14 @@ class Tokeniser:
                 f"{model_folder} has no usable tokenizer.json.",
                 "Fetch the model again, or choose a model that brings one.",
             )
-        return cls(Tokenizer.from_file(str(path)), read_special_tokens(model_folder))
+        try:
+            tokenizer = Tokenizer.from_buffer(path.read_bytes())
+        except ValueError as error:
+            reason = str(error).rpartition(": ")[2][:200]
+            raise ModelError(
+                f"{path} is damaged: {reason}.", "Fetch the model again, or choose another folder."
+            ) from error
+        return cls(tokenizer, read_special_tokens(model_folder))
 
     @property
     def eos_ids(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from sftplay_ui.engine.events import ConfigResolved, Event, PhaseStarted, Warned
 from sftplay_ui.engine.models.folder import ModelFolder
 from sftplay_ui.engine.models.store import fetch_model
 from sftplay_ui.engine.resolve import ModelSize, Resolved, parameter_count, resolve
+from sftplay_ui.engine.text.template_check import require_learnable, template_warnings
 from sftplay_ui.engine.text.templates import choose_template
 from sftplay_ui.engine.text.tokens import Tokeniser
 from sftplay_ui.engine.worker.model.load import prepare
@@ -55,6 +56,10 @@ def open_session(config: RunConfig, run_dir: Path) -> Generator[Event, None, Ses
         base.path, workspace.resolve(named) if named else None, workspace.templates
     )
     tokeniser = Tokeniser.load(base.path)
+    require_learnable(template)
+    if not template.is_encoded:
+        for what in template_warnings(template, tokeniser):
+            yield Warned(code="template", what=what)
     material = yield from read_material(config, run_dir, template, tokeniser)
     yield PhaseStarted(phase="load")
     watch = Watch.of(material, template, tokeniser, config=config, run_dir=run_dir)
