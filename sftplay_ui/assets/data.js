@@ -117,9 +117,16 @@
     });
   };
 
-  SFTPlay.toRows = () => {
-    const rows = document.querySelector("#data-rows");
-    if (rows) rows.scrollIntoView({ block: "start" });
+  let pressed = false;
+  const toTop = id => {
+    const part = document.querySelector(id);
+    if (part) part.scrollIntoView({ block: "start" });
+  };
+  SFTPlay.toRows = () => toTop("#data-rows");
+  /* Whoever pressed Process is shown what came of it; other pages stay where they are. */
+  SFTPlay.processed = () => {
+    if (pressed) toTop("#data-result");
+    pressed = false;
   };
 
   /* How far reading or processing is; `done` when another set lies on the disk than was shown. */
@@ -140,7 +147,8 @@
 
     function show(now) {
       root.hidden = !now.what;
-      document.body.classList.toggle("processing", now.what === "process");
+      // not on the body: the window's styles only reach what lies within it
+      element.closest(".card").classList.toggle("processing", now.what === "process");
       if (now.what) {
         SFTPlay.write(part.what, NAMES[now.what]);
         SFTPlay.write(part.words, now.words);
@@ -152,7 +160,9 @@
     }
 
     document.addEventListener("click", event => {
-      if (event.target.closest("#data-process")) for (const at of [60, 300, 700]) setTimeout(look, at);
+      if (!event.target.closest("#data-process")) return;
+      pressed = true;
+      for (const at of [60, 300, 700]) setTimeout(look, at);
     });
     look();
   };

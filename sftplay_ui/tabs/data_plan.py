@@ -45,8 +45,8 @@ class DataPlan:
             )
             self.keep_edits = gr.Checkbox(
                 True,
-                label="Make my edits again",
-                info="Otherwise they are set aside.",
+                label="Keep my edits",
+                info="They are made again on the new examples; else they are set aside.",
                 visible=False,
                 elem_id="data-keep-edits",
             )

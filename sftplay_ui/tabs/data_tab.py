@@ -69,7 +69,7 @@ class DataTab:
                 self.source.build()
                 with gr.Column(visible=False, elem_id="data-work") as self.known:
                     self.build_reading()
-            with gr.Column(scale=1, min_width=310, visible=False) as self.side:
+            with gr.Column(scale=1, min_width=310, visible=False, elem_id="data-side") as self.side:
                 self.plan.build(self.work)
         self.result.build()
         self.source.wire_events()
@@ -114,10 +114,8 @@ class DataTab:
                 apply_default_css=False,
                 padding=False,
             )
-            # in the page, not seen: the switches stand beside their findings
-            self.fixes = gr.CheckboxGroup(
-                [], label="Mend when processing", visible="hidden", elem_id="data-fixes"
-            )
+            # never seen (data.css): the switches beside the findings press these
+            self.fixes = gr.CheckboxGroup([], label="Mend", elem_id="data-fixes")
 
     # ---- events ----
 
@@ -162,7 +160,9 @@ class DataTab:
         wire(plan.keep.click, self.keep, asked, [plan.kept], note=plan.note)
         outputs = [*self.result.outputs, plan.keep_edits]
         model = [plan.model, plan.max_seq_len]
-        wire(plan.panel.done, self.refreshed, model, outputs, note=self.result.note, slow=True)
+        said = self.result.note
+        fresh = wire(plan.panel.done, self.refreshed, model, outputs, note=said, slow=True)
+        fresh.then(None, js="() => SFTPlay.processed()", api_visibility="private")
         plan.by.input(
             guarded(self.counted),
             [plan.by, *plan.splits],
@@ -321,7 +321,7 @@ class DataTab:
         """Show the set that lies on the disk, and whether it has edits to keep."""
         self.result.rows.measure, _ = self.measure(model, max_seq_len)
         edits = len(read_edits(self.workspace.data / "processed"))
-        words = f"Make my {edits:,} edit{'s' * (edits != 1)} again"
+        words = f"Keep my {edits:,} edit{'s' * (edits != 1)}"
         switch = gr.Checkbox(label=words, visible=edits > 0)
         return *self.result.refresh(model, max_seq_len), switch
 

@@ -122,12 +122,18 @@ def doctor_board(exam: Examination, chosen: Collection[str], why_not: str) -> st
     uncounted = f"<p class='muted'>{escape(why_not)}</p>" if why_not else ""
     if not exam.findings and not exam.dropped and not exam.changed:
         return note(f"Nothing to complain about: {exam.found:,} examples.", "good") + uncounted
-    parts = [finding_line(f, switch(f, f.kind in chosen)) for f in exam.findings]
-    parts += counted(exam.dropped, exam.examples, "left out")
-    parts += counted(exam.changed, exam.examples, "changed")
-    words = "Switch on what is to be mended; nothing is changed in your file."
+    words = "Switch on what is to be mended; your file stays as it is." if exam.findings else ""
     head = f"<p class='muted'>{exam.found:,} examples in {exam.rows:,} rows. {words}</p>"
-    return f"{head}<div class='findings'>{''.join(parts)}</div>{uncounted}"
+    found = [finding_line(f, switch(f, f.kind in chosen)) for f in exam.findings]
+    lost = counted(exam.dropped, exam.examples, "left out")
+    lost += counted(exam.changed, exam.examples, "changed")
+    return head + group("", found) + group("Rows left out or changed", lost, "lost") + uncounted
+
+
+def group(title: str, parts: Sequence[str], kind: str = "") -> str:
+    """Put lines of findings together; nothing where there are none."""
+    head = f"<h3>{escape(title)}</h3>" if title else ""
+    return f"<div class='findings {kind}'>{head}{''.join(parts)}</div>" if parts else ""
 
 
 def switch(finding: Finding, is_on: bool) -> str:
@@ -246,17 +252,15 @@ def report_board(report: ProcessReport, sizes: Mapping[str, int], *, demo: bool)
     cells.append(Figure("Left out", f"{dropped:,}", left))
     for split, title in SPLIT_TITLES.items():
         cells.append(Figure(title, f"{sizes.get(split, 0):,}", report.paths.get(split, "")))
-    parts = [finding_line(finding, shows_rows=True) for finding in report.findings]
-    parts += counted(report.dropped, report.examples, "left out")
-    parts += counted(report.changed, report.examples, "changed")
-    found = f"<div class='findings'>{''.join(parts)}</div>" if parts else ""
+    found = [finding_line(finding, shows_rows=True) for finding in report.findings]
+    lost = counted(report.dropped, report.examples, "left out")
+    lost += counted(report.changed, report.examples, "changed")
     said = "".join(f"<li>{escape(one)}</li>" for one in report.notes)
-    return (
-        (note(DEMO) if demo else "")
-        + figures(cells)
-        + found
-        + (said and f"<ul class='warns'>{said}</ul>")
+    notes = f"<ul class='warns'>{said}</ul>" if said else ""
+    account = group("Found in the examples", found) + group(
+        "Rows left out or changed", lost, "lost"
     )
+    return (note(DEMO) if demo else "") + figures(cells) + notes + account
 
 
 def card_board(report: ProcessReport, path: str) -> str:
@@ -294,6 +298,9 @@ def histogram(lengths: Sequence[int], limit: int, model: str = "") -> str:
         f" title='{n * width} to {(n + 1) * width - 1} tokens: {c} examples'></i>"
         for n, c in enumerate(counts)
     )
+    end = len(counts) * width
+    mark = f"<b class='limit' style='left:{100 * limit / end:.1f}%'><span>{limit:,}</span></b>"
+    bars += mark if limit < end else ""
     ranked = sorted(lengths)
     over = sum(length > limit for length in lengths)
     cut = (

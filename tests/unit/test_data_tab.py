@@ -227,7 +227,7 @@ def test_processing_again_says_that_edits_are_made_again(tab: DataTab) -> None:
     process(tab, file)
     tab.result.rows.edit("train", "", "", 1, said(**row_of(tab, 0), turn=1, text="Typed"))
     *_, switch = tab.refreshed("starter", 512)
-    assert (switch.visible, switch.label) == (True, "Make my 1 edit again")
+    assert (switch.visible, switch.label) == (True, "Keep my 1 edit")
     assert "examples edited by hand" in process(tab, file)[1]
 
 

@@ -159,15 +159,34 @@ class Table:
     def _holding(self, wanted: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         # in the file quotes, backslashes and control characters are written differently
         written = orjson.dumps(wanted).decode()[1:-1]
+        if written.isascii():
+            rows = np.intersect1d(rows, self._rows_with(written.encode()), assume_unique=True)
         found: list[int] = []
         with self._open() as stream:
             for row in rows.tolist():
                 line = _line_from(stream, self._begins[row])
-                if written not in line.decode(errors="replace").casefold():
+                if not written.isascii() and written not in line.decode().casefold():
                     continue
                 if wanted in _text(self._row(row, line).example).casefold():
                     found.append(row)
         return np.array(found, np.int64)
+
+    def _rows_with(self, written: bytes) -> npt.NDArray[np.int64]:
+        """Find the rows whose lines hold lower-case ASCII text, many lines at a time."""
+        begins = np.frombuffer(self._begins, np.uint64)
+        places: list[int] = []
+        with self._open() as stream:
+            while stream.tell() < begins[-1]:
+                start = stream.tell()
+                # to the end of a line, so that no match is cut
+                chunk = (stream.read(INDEX_CHUNK_BYTES) + stream.readline()).lower()
+                at = chunk.find(written)
+                while at >= 0:
+                    places.append(start + at)
+                    # one match is enough for a line
+                    end = chunk.find(b"\n", at)
+                    at = chunk.find(written, end) if end >= 0 else -1
+        return np.searchsorted(begins, np.array(places, np.uint64), side="right") - 1
 
     def _replace(
         self, row: int, before: bytes, after: bytes, mark: int, *, record: bool = True
