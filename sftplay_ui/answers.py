@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sftplay_ui.engine.runs import Run
-from sftplay_ui.story import Story
+from sftplay_ui.story import Story, checkpoint_steps
 
 POINTS_AT_ONCE = 5000
 LOG_BYTES = 12 * 1024
@@ -139,6 +139,29 @@ def told(story: Story) -> dict[str, Any]:
         "device": story.started.device if story.started else "",
         "versions": dict(story.started.versions) if story.started else {},
         "resume": resume_offer(story),
+        "extend": extend_offer(story),
+        "rate": suggested_rate(story),
+    }
+
+
+def extend_offer(story: Story) -> bool:
+    """Tell whether a finished training can learn longer: it came to its end, and kept it."""
+    step = story.last_step
+    if story.alive or story.state != "finished" or step is None or story.suggested:
+        return False
+    return step.step == step.total_steps and step.step in checkpoint_steps(story.run.folder)
+
+
+def suggested_rate(story: Story) -> dict[str, Any] | None:
+    """Give what a range test found: the rate, in words, and the points of its curve."""
+    found = story.suggested
+    if found is None:
+        return None
+    points = zip(found.rates, found.losses, strict=False)
+    return {
+        "learning_rate": found.learning_rate,
+        "what": found.what,
+        "points": [[rate, loss] for rate, loss in points if loss is not None],
     }
 
 

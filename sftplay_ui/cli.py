@@ -55,6 +55,11 @@ def style_arguments(parser: argparse.ArgumentParser) -> None:
 
 def estimate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--card", type=float, metavar="GB", help="as if there were such a GPU")
+    parser.add_argument(
+        "--prove",
+        action="store_true",
+        help="measure on the GPU that is here, held to 8 GB (or --card)",
+    )
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +69,12 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="EPOCHS",
         help="add epochs to a finished run: the last one, or that of --resume",
+    )
+    parser.add_argument(
+        "--queue", action="store_true", help="let the run wait in line while another one goes on"
+    )
+    parser.add_argument(
+        "--find-lr", action="store_true", help="suggest a learning rate; nothing is trained"
     )
 
 
@@ -90,6 +101,11 @@ def merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("fp16", "bf16"), help="precision of the weights")
 
 
+def runs_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cancel", metavar="RUN", help="take a run out of the line")
+    parser.add_argument("--up", metavar="RUN", help="let a waiting run go before the one before it")
+
+
 def tensorboard_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", action="store_true", help="start it in the background (default)")
     parser.add_argument("--stop", action="store_true", help="stop the one that was started")
@@ -113,7 +129,7 @@ COMMANDS = {
     "eval": Command("jobs:evaluate", "score before and after tuning", eval_arguments),
     "infer": Command("infer:infer", "talk to the model, or answer a file", infer_arguments),
     "merge": Command("jobs:merge", "fold the adapter into its base model", merge_arguments),
-    "runs": Command("jobs:list_all", "list the runs"),
+    "runs": Command("jobs:list_all", "list the runs, waiting ones too", runs_arguments),
     "download-model": Command("setup:download_model", "fetch the base model"),
     "tensorboard": Command("setup:tensorboard", "curves in TensorBoard", tensorboard_arguments),
     "demo": Command("demo:demo", "the bundled sample, Data to Chat", demo_arguments),

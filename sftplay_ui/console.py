@@ -19,6 +19,7 @@ from sftplay_ui.engine.events import (
     Event,
     PhaseProgressed,
     PhaseStarted,
+    RateSuggested,
     RunFailed,
     RunFinished,
     RunStopped,
@@ -31,6 +32,7 @@ PHASES = {
     "download": "Fetching the base model",
     "load": "Loading the base model",
     "tokenise": "Turning text into tokens",
+    "probe": "Trying how much fits",
     "train": "Training",
     "evaluate": "Evaluating",
     "generate": "Writing answers",
@@ -122,6 +124,8 @@ def lines_of(event: Event) -> list[str]:
             lines = [f"  {event.source}: {one_line(event.prompt)} -> {one_line(event.text)}"]
         case CheckpointSaved():
             lines = [f"checkpoint saved at step {event.step}"]
+        case RateSuggested():
+            lines = [f"suggested learning rate {event.learning_rate:g}. {event.what}"]
         case Warned():
             lines = [f"warning: {event.what}"]
         case RunStopped():

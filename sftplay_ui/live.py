@@ -19,7 +19,9 @@ from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo, detect_device
 from sftplay_ui.engine.errors import DeviceBusyError, RunNotFoundError, SFTPlayError
 from sftplay_ui.engine.events import Event, EventReader
+from sftplay_ui.engine.extension import extend_run
 from sftplay_ui.engine.processes import ProcessRecord
+from sftplay_ui.engine.run_queue import enqueue, start_next, waiting
 from sftplay_ui.engine.runs import Run, RunSummary, find_run, list_runs, resume_run, start_run
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.story import Story
@@ -134,6 +136,8 @@ class LiveRuns:
         self.looked = 0.0
         self.device_looked = 0.0
         self.device: DeviceInfo | None = None
+        self.line: list[Run] = []
+        self.tending: threading.Thread | None = None
         # who holds the device without doing a job puts it down when one begins
         self.make_room: list[Callable[[], None]] = []
         self.look(force=True)
@@ -145,6 +149,7 @@ class LiveRuns:
             if not force and now - self.looked < LOOK_SECONDS:
                 return
             self.looked = now
+            self.tend_line()
             runs = {run.name: run for run in list_runs(self.workspace)[:RUNS_LISTED]}
             self.listed = self.library.summaries(runs.values())
             for name in self.followers.keys() - runs.keys():
@@ -189,7 +194,7 @@ class LiveRuns:
                 if row.state == "running":
                     raise DeviceBusyError(
                         f"{row.run} is running already ({row.job}).",
-                        "Wait until it is done, or stop it first.",
+                        "Wait until it is done, or stop it first; a training can be queued.",
                     )
             run = start_run(config, self.workspace)
             self.look(force=True)
@@ -203,6 +208,31 @@ class LiveRuns:
             run = resume_run(find_run(name, self.workspace))
             self.look(force=True)
             return run
+
+    def extend(self, name: str, epochs: float) -> Run:
+        """Let a finished training run learn longer; ValueError for epochs that are none."""
+        for give_way in self.make_room:
+            give_way()
+        with self.lock:
+            run = extend_run(find_run(name, self.workspace), epochs)
+            self.look(force=True)
+            return run
+
+    def enqueue(self, config: RunConfig) -> tuple[Run, int]:
+        """Put a run in line; gives its place there, 0 where it has started at once."""
+        run = enqueue(config, self.workspace)
+        self.look(force=True)
+        names = [each.name for each in waiting(self.workspace)]
+        return run, names.index(run.name) + 1 if run.name in names else 0
+
+    def tend_line(self) -> None:
+        """Start the next run in line, should the worker before it have died; without waiting."""
+        self.line = waiting(self.workspace)
+        if self.line and (self.tending is None or not self.tending.is_alive()):
+            self.tending = threading.Thread(
+                target=start_next, args=(self.workspace,), name="tend the line", daemon=True
+            )
+            self.tending.start()
 
     def close(self) -> None:
         """End the threads; the runs go on."""
@@ -218,6 +248,7 @@ class LiveRuns:
             "project": self.workspace.root.name,
             "device": self.device_facts(),
             "jobs": self.jobs(),
+            "line": [run.name for run in self.line],
             **self.library_since(seen),
         }
         name = self.selected(seen.run if query.get("chosen") else None)
@@ -235,7 +266,7 @@ class LiveRuns:
             names = {row.run for row in self.listed}
             if wanted in names:
                 return wanted
-            training = [row for row in self.listed if row.job == "train"]
+            training = [row for row in self.listed if row.job in ("train", "find_lr")]
             alive = [row for row in training if row.state == "running"]
             return next((row.run for row in [*alive, *training]), None)
 

@@ -19,6 +19,7 @@ from sftplay_ui.engine.events import (
     Event,
     PhaseProgressed,
     PhaseStarted,
+    RateSuggested,
     RunFailed,
     RunFinished,
     RunStarted,
@@ -37,6 +38,7 @@ PHASES = {
     "download": "Downloading",
     "load": "Loading the model",
     "tokenise": "Tokenising",
+    "probe": "Trying how much fits",
     "train": "Training",
     "evaluate": "Evaluating",
     "generate": "Answering",
@@ -96,6 +98,7 @@ class Story:
     samples: list[SampleGenerated] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
     choices: tuple[Choice, ...] = ()
+    suggested: RateSuggested | None = None
     started: RunStarted | None = None
     phase: PhaseStarted | None = None
     done: int = 0
@@ -150,6 +153,8 @@ class Story:
                 self.choices = event.choices
             case SampleGenerated():
                 self.samples = [*self.samples, event][-SAMPLES_KEPT:]
+            case RateSuggested():
+                self.suggested = event
             case Warned():
                 self.warnings = [*self.warnings, event][-WARNINGS_KEPT:]
 

@@ -19,6 +19,12 @@
     return run && window.confirm(question.replace("{run}", run)) ? run : "";
   };
 
+  SFTPlay.asked = (question, value) => {
+    const run = SFTPlay.selected();
+    const given = run && window.prompt(question.replace("{run}", run), value);
+    return given ? [run, given.trim()] : ["", ""];
+  };
+
   SFTPlay.runHead = element => {
     const root = element.querySelector(".run-head"), part = parts(root), problem = root.querySelector(".problem");
     listen(root, now => {
@@ -37,6 +43,7 @@
       write(part.fix, now.failure ? now.failure.fix : "");
       show("train-stop", running);
       show("train-resume", !!(told && told.resume));
+      show("train-extend", !!(told && told.extend));
       show("train-reuse", !!now.run);
       show("train-delete", !!now.run && !running);
       if (!now.run) { for (const name of Object.keys(KPIS)) write(part[name], KPIS[name]); return; }
@@ -74,8 +81,65 @@
     return box;
   }
 
+  const short = rate => Number(rate).toExponential().replace("e-", "e−").replace("e+", "e");
+
+  function drawn(tag, facts, text) {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(facts)) element.setAttribute(name, value);
+    if (text !== undefined) element.textContent = text;
+    return element;
+  }
+
+  /* Loss against the logarithm of the rate, with the suggested one marked. */
+  function rateCurve(svg, rate) {
+    const xs = rate.points.map(point => Math.log10(point[0])), ys = rate.points.map(point => point[1]);
+    const low = Math.min(...ys), span = Math.max(Math.min(Math.max(...ys), 0.5 - low), 1e-6) - low || 1;
+    const x = value => 44 + 586 * (value - xs[0]) / (xs[xs.length - 1] - xs[0] || 1);
+    const y = value => 8 + 162 * (1 - Math.min(1.03, (value - low) / span));
+    const parts = [];
+    for (let power = Math.ceil(xs[0]); power <= xs[xs.length - 1]; power++) {
+      parts.push(drawn("line", { x1: x(power), x2: x(power), y1: 8, y2: 172, class: "grid" }));
+      parts.push(drawn("text", { x: x(power), y: 190, "text-anchor": "middle" }, short(10 ** power)));
+    }
+    for (const value of [low, low + span]) parts.push(drawn("text", { x: 38, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(2)));
+    const chosen = x(Math.log10(rate.learning_rate));
+    parts.push(drawn("line", { x1: chosen, x2: chosen, y1: 8, y2: 172, class: "mark" }));
+    parts.push(drawn("polyline", { points: xs.map((at, i) => `${x(at).toFixed(1)},${y(ys[i]).toFixed(1)}`).join(" ") }));
+    svg.replaceChildren(...parts);
+    svg.setAttribute("aria-label", `Loss against learning rate from ${short(rate.points[0][0])} on; suggested ${short(rate.learning_rate)}`);
+  }
+
+  /* The runs that wait: each with its buttons, which press the ones the server listens to. */
+  SFTPlay.line = element => {
+    const root = element.querySelector(".line"), part = parts(root), card = document.getElementById("train-line-card");
+    let shown = null;
+    const press = (name, run) => { SFTPlay.waiting = run; document.getElementById(`train-line-${name}`).click(); };
+    const button = (text, label, pressed) => {
+      const made = make("button", text, "link");
+      made.type = "button";
+      made.setAttribute("aria-label", label);
+      made.addEventListener("click", pressed);
+      return made;
+    };
+    listen(root, now => {
+      const line = now.line || [], mark = line.join("/");
+      if (mark === shown) return;
+      shown = mark;
+      root.hidden = !line.length;
+      card.hidden = !line.length;
+      part.line.replaceChildren(...line.map((run, place) => {
+        const row = make("li");
+        row.append(make("span", run));
+        if (place) row.append(button("Earlier", `Start ${run} earlier`, () => press("up", run)));
+        row.append(button("Remove", `Remove ${run} from the line`, () => press("cancel", run)));
+        return row;
+      }));
+    });
+  };
+
   SFTPlay.told = element => {
     const root = element.querySelector(".told"), part = parts(root);
+    part["rate-use"].addEventListener("click", () => document.getElementById("train-reuse").click());
     const block = name => root.querySelector(`[data-block=${name}]`);
     let shown = null;
     listen(root, now => {
@@ -83,7 +147,14 @@
       block("log").hidden = !now.run;
       if (now.told === shown && shown !== null) return;
       shown = now.told;
-      const told = shown || { samples: [], warnings: [], choices: [] };
+      const told = shown || { samples: [], warnings: [], choices: [], rate: null };
+      block("rate").hidden = !told.rate;
+      block("samples").hidden = !!told.rate;
+      if (told.rate) {
+        write(part.rate, short(told.rate.learning_rate));
+        write(part["rate-why"], told.rate.what);
+        rateCurve(part["rate-curve"], told.rate);
+      }
       const asked = pairs(told.samples);
       part.samples.replaceChildren(...[...asked].map(([prompt, both]) => {
         const sample = make("article", undefined, "sample"), pair = make("div", undefined, "pair");

@@ -12,11 +12,13 @@ from sftplay_ui.engine.errors import RunNotFoundError, SFTPlayError
 from sftplay_ui.engine.events import (
     EvaluationLogged,
     Event,
+    RateSuggested,
     RunFinished,
     RunStopped,
     StepLogged,
 )
 from sftplay_ui.engine.extension import extend_run
+from sftplay_ui.engine.run_queue import cancel, enqueue, move_up, start_next, waiting
 from sftplay_ui.engine.runs import (
     Run,
     find_run,
@@ -37,12 +39,44 @@ class JobFailedError(SFTPlayError):
 def train(context: Context) -> Answer:
     """Fine-tune, or go on with a run that was stopped or that is to learn longer."""
     resume, epochs = context.args.resume, context.args.extend
+    if context.args.find_lr:
+        return find_rate(context.config(), context)
     if epochs is not None:
         run = find_run(resume, context.workspace) if resume else newest_training(context)
         return finish_training(extend_run(run, epochs), context)
+    if context.args.queue:
+        return queue_run(context.config(), context)
     if resume:
         return finish_training(resume_run(find_run(resume, context.workspace)), context)
     return train_run(context.config(), context)
+
+
+def queue_run(config: RunConfig, context: Context) -> Answer:
+    """Put a training in line and leave; it begins at once where nothing is in its way."""
+    run = enqueue(with_job(config, "train"), context.workspace)
+    line = [each.name for each in waiting(context.workspace)]
+    if run.name not in line:
+        return Answer({"run": run.name, "place": 0}, f"{run.name} has begun. See: runs")
+    place = line.index(run.name) + 1
+    text = f"{run.name} waits in line, number {place}. Take it out with: runs --cancel {run.name}"
+    return Answer({"run": run.name, "place": place}, text)
+
+
+def find_rate(config: RunConfig, context: Context) -> Answer:
+    """Start a range test and give the learning rate it suggests."""
+    run = start_run(with_job(config, "find_lr"), context.workspace)
+    events = follow(run, context)
+    found = next((e for e in events if isinstance(e, RateSuggested)), None)
+    if found is None:
+        return Answer({"run": run.name}, f"{run.name} stopped.", STOPPED)
+    value = {
+        "run": run.name,
+        "learning_rate": found.learning_rate,
+        "rates": list(found.rates),
+        "losses": list(found.losses),
+    }
+    use = f"Use it with: train --set train.learning_rate={found.learning_rate:g}"
+    return Answer(value, f"{found.what}\n{use}")
 
 
 def newest_training(context: Context) -> Run:
@@ -143,7 +177,12 @@ def describe_parity(parity: dict[str, Any] | None) -> str:
 
 
 def list_all(context: Context) -> Answer:
-    """List the runs, newest first."""
+    """List the runs, newest first, and those that wait; `--cancel` and `--up` change the line."""
+    if context.args.cancel:
+        cancel(context.args.cancel, context.workspace)
+    if context.args.up:
+        move_up(context.args.up, context.workspace)
+    start_next(context.workspace)
     rows = [run.summary() for run in list_runs(context.workspace)]
     value = [
         {
@@ -156,12 +195,20 @@ def list_all(context: Context) -> Answer:
         }
         for row in rows
     ]
+    line = [run.name for run in waiting(context.workspace)]
+    value += [
+        {"run": name, "job": "train", "state": "queued", "step": 0, "total_steps": 0, "loss": None}
+        for name in line
+    ]
     lines = [f"{'run':32}{'job':10}{'state':10}{'step':>12}{'loss':>10}"]
     for row in rows:
         steps = f"{row.step}/{row.total_steps}" if row.total_steps else ""
         loss = f"{row.loss:.4f}" if row.loss is not None else ""
         lines.append(f"{row.run:32}{row.job:10}{row.state:10}{steps:>12}{loss:>10}")
-    return Answer(value, "\n".join(lines) if rows else "No runs yet.")
+    lines += [
+        f"{name:32}{'train':10}{'queued':10}{place:>12}" for place, name in enumerate(line, 1)
+    ]
+    return Answer(value, "\n".join(lines) if value else "No runs yet.")
 
 
 def with_job(config: RunConfig, job: str) -> RunConfig:

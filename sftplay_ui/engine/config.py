@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1, le=4096)]
 Split = Literal["train", "val", "test"]
-Job = Literal["train", "evaluate", "chat", "merge"]
+Job = Literal["train", "find_lr", "evaluate", "chat", "merge"]
 ESSENTIAL: dict[str, Any] = {"essential": True}
 
 

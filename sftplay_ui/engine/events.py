@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,9 @@ from typing import Any, Literal
 from sftplay_ui.engine.choices import Choice
 
 RESERVE_BYTES = 64 * 1024
-Phase = Literal["download", "load", "tokenise", "train", "evaluate", "generate", "save", "merge"]
+Phase = Literal[
+    "download", "load", "tokenise", "probe", "train", "evaluate", "generate", "save", "merge"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,16 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RateSuggested(Event):
+    """What a range test suggests, and its curve: rates tried, loss against the untuned model's."""
+
+    learning_rate: float
+    what: str
+    rates: Sequence[float]
+    losses: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunResumed(Event):
     """The run goes on from `step`; later steps and evaluations that were told are taken back."""
 
@@ -139,6 +151,7 @@ KINDS: Mapping[str, type[Event]] = {
         SampleGenerated,
         CheckpointSaved,
         Warned,
+        RateSuggested,
         RunResumed,
         RunStopped,
         RunFailed,

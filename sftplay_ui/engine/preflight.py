@@ -21,7 +21,7 @@ def refuse_hopeless(config: RunConfig, workspace: Workspace) -> None:
     """Raise the SFTPlayError that the worker would end with, where that is known already."""
     need_room(workspace)
     name, revision = config.model.name, config.model.revision
-    if config.job == "train":
+    if config.job in ("train", "find_lr"):
         # the first of them: the rest is read by the worker
         list(islice(read_examples(workspace.resolve(config.data.train_path)), 1))
     else:

@@ -343,6 +343,8 @@ def run_name(config: RunConfig) -> str:
     match config.job:
         case "train":
             return f"{model}-{config.tuning.mode}" if config.tuning.mode != "auto" else model
+        case "find_lr":
+            return f"find-lr-{model}"
         case "evaluate":
             return f"evaluate-{Path(config.evaluate.run or model).name}"
         case "merge":

@@ -62,6 +62,12 @@ CURVES = f"""
 
 TOLD = """
 <div class="told">
+  <section data-block="rate" aria-label="Suggested learning rate" hidden>
+    <h2 class="card-title">Suggested learning rate: <span data-part="rate"></span></h2>
+    <p class="muted" data-part="rate-why"></p>
+    <svg class="rate-curve" viewBox="0 0 640 200" role="img" data-part="rate-curve"></svg>
+    <button type="button" class="link" data-part="rate-use">Use this learning rate</button>
+  </section>
   <section data-block="samples" aria-label="Sample answers">
     <h2 class="card-title">Sample answers, before and now</h2>
     <div data-part="samples"></div>

@@ -25,72 +25,19 @@ from sftplay_ui.presets import PRESETS
 from sftplay_ui.tabs.fit import prospect_html
 from sftplay_ui.tabs.guard import guarded
 from sftplay_ui.tabs.parts import card_title, live_part, note_box, page_head, problem, said
+from sftplay_ui.tabs.train_board import BoardButtons
+from sftplay_ui.tabs.train_compare import RunComparison
+from sftplay_ui.tabs.train_line import RunLine
 from sftplay_ui.tabs.train_parts import CURVES, LIBRARY, RUN_HEAD, TOLD
+from sftplay_ui.tabs.train_settings import BASE_MODELS, SECTIONS
 
 GRACE_SECONDS = 2.0
-SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Learning": (
-        "train.lr_scheduler_type",
-        "train.optim",
-        "train.warmup_ratio",
-        "train.warmup_steps",
-        "train.weight_decay",
-        "train.max_grad_norm",
-        "train.neftune_noise_alpha",
-        "train.label_smoothing_factor",
-        "train.max_steps",
-        "train.seed",
-    ),
-    "Adapter": (
-        "tuning.lora.r",
-        "tuning.lora.alpha",
-        "tuning.lora.dropout",
-        "tuning.lora.target_modules",
-        "tuning.lora.use_rslora",
-        "tuning.lora.use_dora",
-    ),
-    "Memory and speed": (
-        "tuning.backend",
-        "tuning.double_quant",
-        "train.packing",
-        "train.batch_size",
-        "train.grad_accum",
-        "train.bf16",
-        "train.fp16",
-        "train.gradient_checkpointing",
-    ),
-    "Evaluation and checkpoints": (
-        "train.eval_strategy",
-        "train.eval_steps",
-        "train.save_strategy",
-        "train.save_steps",
-        "train.save_total_limit",
-        "train.metric_for_best_model",
-        "train.eval_answers",
-        "train.early_stopping_patience",
-        "train.sample_prompts",
-        "train.load_best_model_at_end",
-    ),
-    "Files and names": (
-        "run_name",
-        "model.revision",
-        "data.template_path",
-        "logging.backend",
-        "logging.log_interval",
-    ),
-}
 SOURCES = {
     "processed": "Processed",
     "processed_with_style": "Styled",
     "rendered": "Rendered",
 }
 SPLITS = ("train", "val", "test")
-BASE_MODELS = (
-    ("starter (SmolLM2-135M-Instruct)", "starter"),
-    ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"),
-    ("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"),
-    ("HuggingFaceTB/SmolLM2-1.7B-Instruct", "HuggingFaceTB/SmolLM2-1.7B-Instruct"),
-)
 
 
 class TrainTab:
@@ -103,6 +50,8 @@ class TrainTab:
         self.workspace = workspace
         self.live = live
         self.form = Form("train")
+        self.line = RunLine(live)
+        self.board = BoardButtons(workspace)
 
     def build(self, page: gr.Tab) -> None:
         """Lay out the page and wire its events."""
@@ -112,9 +61,10 @@ class TrainTab:
         )
         # the page's selected run: its scripts put the name in when a button is pressed
         self.picked = gr.Textbox(visible=False)
+        self.epochs = gr.Textbox(visible=False)
         with gr.Row(elem_classes=["split"]):
             with gr.Column(scale=3, min_width=420):
-                self.build_run()
+                self.build_run(page)
             with gr.Column(scale=1, min_width=320):
                 self.build_form()
         for handler, control in (
@@ -129,23 +79,35 @@ class TrainTab:
                 api_visibility="private",
             )
 
-    def build_run(self) -> None:
+    def build_run(self, page: gr.Tab) -> None:
         """Lay out what the selected run does, and what can be done with it."""
         with gr.Column(elem_classes=["card"]):
             live_part(RUN_HEAD, "SFTPlay.runHead(element)", "train-head")
             with gr.Row(elem_classes=["toolbar"]):
                 stop = gr.Button("Stop", variant="stop", size="sm", elem_id="train-stop")
                 resume = gr.Button("Resume", size="sm", elem_id="train-resume")
+                extend = gr.Button("Extend", size="sm", elem_id="train-extend")
                 reuse = gr.Button("Use its settings", size="sm", elem_id="train-reuse")
                 delete = gr.Button("Delete", size="sm", elem_id="train-delete")
             self.run_note = note_box("train-run-note")
             live_part(CURVES, "SFTPlay.charts(element)", "train-curves")
         with gr.Column(elem_classes=["card"], elem_id="train-told-card"):
             live_part(TOLD, "SFTPlay.told(element)", "train-told")
+        self.line.build()
         with gr.Column(elem_classes=["card"]):
             live_part(LIBRARY, "SFTPlay.library(element)", "train-library")
+            RunComparison(self.live).build(page)
+            self.board.build()
         self.on_run(stop, self.stop)
         self.on_run(resume, self.resume)
+        extend.click(
+            guarded(self.extend),
+            inputs=[self.picked, self.epochs],
+            outputs=[self.run_note],
+            js="() => SFTPlay.asked('Add how many epochs to {run}?', '1')",
+            show_progress="hidden",
+            api_visibility="private",
+        ).then(None, js="() => SFTPlay.soon()")
         delete.click(
             guarded(self.delete),
             inputs=[self.picked],
@@ -174,7 +136,10 @@ class TrainTab:
             card_title("New run")
             start = gr.Button("Start training", variant="primary", elem_id="train-start")
             self.start_note = note_box("train-start-note")
-            ask = gr.Button("Will it fit?", size="sm", elem_id="train-fit-ask")
+            with gr.Row(elem_classes=["toolbar"]):
+                ask = gr.Button("Will it fit?", size="sm", elem_id="train-fit-ask")
+                find = gr.Button("Find learning rate", size="sm", elem_id="train-find-lr")
+                queue = gr.Button("Add to queue", size="sm", elem_id="train-queue")
             self.fit = note_box("train-fit")
             self.preset = gr.Radio(
                 list(PRESETS), value="balanced", label="Preset", elem_id="train-preset"
@@ -208,6 +173,14 @@ class TrainTab:
             )
             show = gr.Button("Show", size="sm", elem_id="train-show")
         self.wire_form(start, show, shown)
+        for button, handler in ((find, self.find_lr), (queue, self.enqueue)):
+            button.click(
+                guarded(handler),
+                inputs={self.source, *self.form.inputs},
+                outputs=[self.start_note],
+                show_progress="hidden",
+                api_visibility="private",
+            ).then(None, js="() => SFTPlay.soon()")
         ask.click(
             guarded(self.look_ahead),
             inputs={self.source, *self.form.inputs},
@@ -264,11 +237,11 @@ class TrainTab:
         current = current_data(self.workspace)
         return gr.skip() if current is None else current.template_path or ""
 
-    def config(self, filled: Mapping[Component, Any]) -> RunConfig:
+    def config(self, filled: Mapping[Component, Any], job: str = "train") -> RunConfig:
         """Check the form and the choice of examples; ConfigError lists every problem."""
         folder = filled[self.source]
         paths = {f"data.{split}_path": f"data/{folder}/{split}.jsonl" for split in SPLITS}
-        return self.form.config(filled, job="train", **paths)
+        return self.form.config(filled, job=job, **paths)
 
     def start(self, filled: Mapping[Component, Any]) -> str:
         """Start a run; what is in the way is said beside the button."""
@@ -277,6 +250,22 @@ class TrainTab:
         except SFTPlayError as error:
             return problem(error)
         return said(f"{run.name} has started.")
+
+    def enqueue(self, filled: Mapping[Component, Any]) -> str:
+        """Let a run wait in line; with nothing in its way it starts."""
+        try:
+            return self.line.add(self.config(filled))
+        except SFTPlayError as error:
+            return problem(error)
+
+    def find_lr(self, filled: Mapping[Component, Any]) -> str:
+        """Start a range test with the form's settings; the page shows its curve."""
+        try:
+            config = self.config(filled, "find_lr")
+            run = self.live.start(config.model_copy(update={"run_name": "auto"}))
+        except SFTPlayError as error:
+            return problem(error)
+        return said(f"{run.name} tries rising learning rates on a copy of the model.")
 
     def look_ahead(self, filled: Mapping[Component, Any]) -> str:
         """Say whether a run would fit and how long it would take, without starting it."""
@@ -310,6 +299,16 @@ class TrainTab:
         run = self.live.resume(name)
         return said(f"{run.name} goes on from step {step or 0:,}.")
 
+    def extend(self, name: str, epochs: str) -> str:
+        """Add epochs to a finished run; none were given where the question was waved away."""
+        if not epochs:
+            return ""
+        try:
+            run = self.live.extend(name, float(epochs))
+        except ValueError:
+            return said(f"{epochs} is no number of epochs above 0.")
+        return said(f"{run.name} goes on for {float(epochs):g} more epochs.")
+
     def delete(self, name: str) -> str:
         """Remove a run, its checkpoints and adapter; an empty name was not confirmed."""
         if not name:
@@ -323,9 +322,13 @@ class TrainTab:
         return self.form.filled(PRESETS[name])
 
     def reuse(self, name: str) -> dict[Component, Any]:
-        """Fill the form with the settings of a run."""
+        """Fill the form with the settings of a run; of a range test with the rate it suggests."""
         config = find_run(name, self.workspace).config()
-        return self.form.filled(values_of(config, self.form.controls))
+        values = values_of(config, self.form.controls)
+        found = self.live.story(name).suggested
+        if found is not None:
+            values["train.learning_rate"] = found.learning_rate
+        return self.form.filled(values)
 
     def show(self, filled: Mapping[Component, Any]) -> str:
         """Write the form as a command and as YAML: what differs from the defaults."""

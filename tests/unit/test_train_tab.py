@@ -2,18 +2,23 @@
 
 import os
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
 import pytest
 
+from sftplay_ui.answers import extend_offer
+from sftplay_ui.engine import run_queue
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import SETTINGS, load_config
 from sftplay_ui.engine.errors import RunNotFoundError
+from sftplay_ui.engine.events import EventWriter, RateSuggested, RunFinished, RunStarted
 from sftplay_ui.engine.project import CurrentData, set_current_data
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
+from sftplay_ui.tabs.train_compare import RunComparison
 from sftplay_ui.tabs.train_tab import TrainTab
 from tests import stand_in
 
@@ -37,7 +42,9 @@ def untouched(tab: TrainTab) -> dict:
 
 def test_every_setting_of_training_is_on_the_page_once(tab):
     wanted = {
-        path for path in SETTINGS if path.split(".")[0] not in ELSEWHERE and path != "train.resume"
+        path
+        for path in SETTINGS
+        if path.split(".")[0] not in ELSEWHERE and path not in ("train.resume", "train.extended_by")
     }
     assert wanted <= set(tab.form.controls)
 
@@ -165,3 +172,80 @@ def test_the_template_chosen_in_style_is_taken_over(tab, workspace):
     (folder / "train.jsonl").write_text("{}\n", encoding="utf-8")
     set_current_data(workspace, CurrentData(template_path="chat_templates/mine.jinja"))
     assert tab.current_template() == "chat_templates/mine.jinja"
+
+
+def whole_story(tab: TrainTab, name: str):
+    """Give the story of a run whose worker is gone, once all of it is read."""
+    deadline = time.monotonic() + 20
+    while (story := tab.live.story(name)).alive and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return story
+
+
+def test_two_runs_are_compared_by_settings_and_losses(tab, workspace):
+    for name in ("first", "second"):
+        stand_in.finish(stand_in.make_run(workspace, name), "--steps", "20")
+    path = workspace.outputs / "second/config.yaml"
+    path.write_text(path.read_text().replace("learning_rate: auto", "learning_rate: 0.001"))
+    tab.live.look(force=True)
+    for name in ("first", "second"):
+        whole_story(tab, name)
+    comparison = RunComparison(tab.live)
+    (one, _other) = comparison.choices()
+    assert set(one["choices"]) == {"first", "second"}
+    found = comparison.compare("first", "second")
+    assert found.count("<polyline") == 2
+    assert "train.learning_rate" in found
+    assert "0.001" in found
+    assert "train.epochs" not in found
+    assert "Choose two different runs" in comparison.compare("first", "first")
+
+
+def test_an_extension_that_is_waved_away_or_no_number_changes_nothing(tab, workspace):
+    run = stand_in.finish(stand_in.make_run(workspace, "done"), "--steps", "20")
+    before = (run.folder / "config.yaml").read_text()
+    assert tab.extend("", "") == ""
+    assert "no number of epochs" in tab.extend("done", "many")
+    assert "no number of epochs" in tab.extend("done", "-1")
+    assert (run.folder / "config.yaml").read_text() == before
+
+
+def test_only_a_training_that_came_to_its_end_is_offered_to_learn_longer(tab, workspace):
+    finished = stand_in.finish(stand_in.make_run(workspace, "done"), "--steps", "20")
+    assert extend_offer(whole_story(tab, finished.name))
+    stopped = stand_in.make_run(workspace, "stopped")
+    (stopped.folder / "stop").write_text("soon")
+    stand_in.finish(stopped, "--steps", "20")
+    assert not extend_offer(whole_story(tab, stopped.name))
+
+
+def test_the_rate_that_was_found_is_taken_over_with_the_settings(tab, workspace):
+    run = stand_in.make_run(workspace, "find-lr-model", "find_lr")
+    writer = EventWriter(run.events_path)
+    writer.write(RunStarted(job="find_lr", versions={}, device="CPU"))
+    writer.write(RateSuggested(learning_rate=4e-4, what="why", rates=(1e-5, 1e-3), losses=(0, -1)))
+    writer.write(RunFinished(step=2, adapter="", seconds=1.0))
+    writer.close()
+    (run.folder / "worker.json").write_text("{}")
+    whole_story(tab, run.name)
+    filled = tab.reuse(run.name)
+    assert filled[tab.form.controls["train.learning_rate"]]["value"] == "0.0004"
+
+
+def test_a_queued_run_waits_with_its_place_and_leaves_when_cancelled(tab, workspace, monkeypatch):
+    started = []
+    monkeypatch.setattr(run_queue, "refuse_hopeless", lambda _config, _workspace: None)
+    monkeypatch.setattr(run_queue, "launch", started.append)
+    monkeypatch.setattr(run_queue, "is_busy", lambda _workspace: True)
+    values = untouched(tab)
+    assert "number 1" in tab.enqueue({**values, tab.form.controls["run_name"]: "a"})
+    assert "number 2" in tab.enqueue({**values, tab.form.controls["run_name"]: "b"})
+    tab.line.up("b")
+    assert tab.live.since({})["line"] == ["b", "a"]
+    assert "waits no more" in tab.line.cancel("b")
+    tab.live.look(force=True)
+    assert tab.live.since({})["line"] == ["a"]
+    monkeypatch.setattr(run_queue, "is_busy", lambda _workspace: False)
+    tab.live.look(force=True)
+    tab.live.tending.join(20)
+    assert [run.name for run in started] == ["a"]

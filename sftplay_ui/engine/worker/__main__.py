@@ -25,6 +25,7 @@ from sftplay_ui.engine.events import Event, EventWriter, RunFailed, RunResumed, 
 from sftplay_ui.engine.processes import ProcessRecord
 from sftplay_ui.engine.redaction import redacted
 from sftplay_ui.engine.resolve import choose_mode, choose_optimizer
+from sftplay_ui.engine.run_queue import start_next
 from sftplay_ui.engine.runs import Run
 
 PACKAGES = ("sft-play", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
@@ -34,8 +35,20 @@ NOISY_LOGGER = "bitsandbytes.backends.cpu.ops"
 
 
 def main(run_dir: Path) -> int:
-    """Run the job of a run folder to its end; the exit code is 0 unless the job failed."""
+    """Run the job of a run folder to its end, then start the next run in line, if any.
+
+    The exit code is 0 unless the job failed.
+    """
     pipe = reserve_stdout()
+    code = do_job(run_dir, pipe)
+    if "WORLD_SIZE" not in os.environ:
+        with suppress(SFTPlayError, OSError):
+            start_next(Run(run_dir).workspace)
+    return code
+
+
+def do_job(run_dir: Path, pipe: TextIO) -> int:
+    """Hold the device, do the job, and tell how it ended; the worker's exit code."""
     logging.getLogger(NOISY_LOGGER).setLevel(logging.ERROR)
     run = Run(run_dir)
     device = detect_device()
@@ -85,7 +98,7 @@ def go_along(config: RunConfig, run: Run, pipe: TextIO) -> int:
 
 def leave_out_bitsandbytes(config: RunConfig, device: DeviceInfo) -> None:
     """Keep peft from importing bitsandbytes for a training that does not use it: over a second."""
-    if config.job != "train":
+    if config.job not in ("train", "find_lr"):
         return
     unused = choose_mode(config, device).value != "qlora"
     if unused and choose_optimizer(config.train, device).value == "adamw":

@@ -1,0 +1,110 @@
+"""Runs in line: kept in order, started one at a time by whoever looks, gone when cancelled."""
+
+import pytest
+
+from sftplay_ui.engine import run_queue
+from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.errors import DataError, DeviceBusyError, RunNotFoundError
+from sftplay_ui.engine.processes import ProcessRecord
+from sftplay_ui.engine.run_queue import cancel, enqueue, move_up, queue_lock, start_next, waiting
+from tests.stand_in import make_run, start
+from tests.training import write_examples
+
+
+@pytest.fixture
+def line(workspace, tiny_llama, monkeypatch):
+    """A project whose device is busy while `busy` is true; `started` are the runs begun."""
+    write_examples(workspace)
+    state = Line(workspace, RunConfig.model_validate({"model": {"name": str(tiny_llama)}}))
+    monkeypatch.setattr(run_queue, "is_busy", lambda _workspace: state.busy)
+    monkeypatch.setattr(run_queue, "launch", state.launch)
+    return state
+
+
+class Line:
+    def __init__(self, workspace, config) -> None:
+        self.workspace, self.config = workspace, config
+        self.busy, self.started = True, []
+
+    def add(self, name: str):
+        return enqueue(self.config.model_copy(update={"run_name": name}), self.workspace)
+
+    def launch(self, run) -> None:
+        self.started.append(run.name)
+        (run.folder / "worker.json").write_text("{}")
+
+    def names(self) -> list[str]:
+        return [run.name for run in waiting(self.workspace)]
+
+
+def test_runs_wait_in_order_and_begin_one_at_a_time(line):
+    for name in ("b", "a", "a"):
+        line.add(name)
+    assert line.names() == ["b", "a", "a-2"]
+    assert start_next(line.workspace) is None
+    line.busy = False
+    assert start_next(line.workspace).name == "b"
+    assert (line.names(), line.started) == (["a", "a-2"], ["b"])
+
+
+def test_with_nothing_in_the_way_a_run_begins_at_once(line):
+    line.busy = False
+    line.add("first")
+    assert (line.names(), line.started) == ([], ["first"])
+
+
+def test_a_run_changes_places_with_the_one_before(line):
+    for name in ("a", "b", "c"):
+        line.add(name)
+    move_up("c", line.workspace)
+    assert line.names() == ["a", "c", "b"]
+    move_up("a", line.workspace)
+    assert line.names() == ["a", "c", "b"]
+
+
+def test_a_cancelled_run_leaves_nothing(line):
+    line.add("a")
+    line.add("b")
+    cancel("a", line.workspace)
+    assert line.names() == ["b"]
+    assert not (line.workspace.outputs / "a").exists()
+    with pytest.raises(RunNotFoundError, match="Runs that wait: b"):
+        cancel("a", line.workspace)
+
+
+def test_what_has_begun_is_not_cancelled(line):
+    line.busy = False
+    line.add("a")
+    with pytest.raises(DeviceBusyError, match="begun already"):
+        cancel("a", line.workspace)
+
+
+def test_a_hopeless_run_does_not_get_in_line(line):
+    (line.workspace.data / "processed/train.jsonl").unlink()
+    with pytest.raises(DataError):
+        line.add("a")
+    assert line.names() == []
+
+
+def test_a_run_that_began_while_its_place_was_left_behind_is_not_begun_twice(line):
+    line.add("a")
+    (line.workspace.outputs / "a/worker.json").write_text("{}")
+    line.busy = False
+    assert start_next(line.workspace) is None
+
+
+def test_while_another_process_starts_a_run_nobody_else_does(line):
+    line.add("a")
+    line.busy = False
+    with queue_lock(line.workspace):
+        assert start_next(line.workspace) is None
+    assert line.started == []
+
+
+def test_a_living_run_is_in_the_way_before_it_has_the_device_and_an_ended_one_is_not(workspace):
+    process = start(run := make_run(workspace, "alive"), "--pause", "0.1")
+    assert ProcessRecord.read(run.folder / "worker.json").is_alive()
+    assert run_queue.is_busy(workspace)
+    run.request_stop()
+    process.wait(timeout=60)
+    assert not run_queue.is_busy(workspace)
