@@ -250,6 +250,9 @@ def report_board(report: ProcessReport, sizes: Mapping[str, int], *, demo: bool)
     left = "each with its reason" if dropped else "none"
     cells = [Figure("Examples", f"{sum(sizes.values()):,}", f"of {report.rows:,} rows")]
     cells.append(Figure("Left out", f"{dropped:,}", left))
+    if (tokens := report.tokens) is not None:
+        lose = f"{tokens.cut_answers:,} answers lose their end"
+        cells.append(Figure("Tokens learned", f"{tokens.learned:,}", lose))
     for split, title in SPLIT_TITLES.items():
         cells.append(Figure(title, f"{sizes.get(split, 0):,}", report.paths.get(split, "")))
     found = [finding_line(finding, shows_rows=True) for finding in report.findings]
@@ -269,6 +272,7 @@ def card_board(report: ProcessReport, path: str) -> str:
     scripts = ", ".join(f"{name} {count:,}" for name, count in report.scripts.items())
     facts = {
         "Licence": report.licence or "not named",
+        "Tokens": tokens_text(report),
         "Writing of the answers": scripts or "none",
         "Length in characters": f"median {lengths.median:,}, nine of ten up to {lengths.p90:,}, "
         f"longest {lengths.longest:,}",
@@ -281,6 +285,16 @@ def card_board(report: ProcessReport, path: str) -> str:
     lines = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
     where = f"<p class='muted'>All of it in {escape(path)}.</p>"
     return f"<dl class='facts'>{lines}</dl>{where}"
+
+
+def tokens_text(report: ProcessReport) -> str:
+    """Word how many tokens there are to learn from."""
+    if (tokens := report.tokens) is None:
+        return "not counted: the base model was not on this machine"
+    return (
+        f"{tokens.total:,}, {tokens.learned:,} of them learned; {tokens.cut_answers:,} answers "
+        "lose their end"
+    )
 
 
 def histogram(lengths: Sequence[int], limit: int, model: str = "") -> str:

@@ -15,6 +15,7 @@ from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.examples import Example, Message, read_examples
 from sftplay_ui.engine.data.inspection import check_data, inspect_file
 from sftplay_ui.engine.data.process import DataProgress, examine, process_files
+from sftplay_ui.engine.data.report import TokenReport
 from sftplay_ui.engine.data.row_checks import TokenLengths
 from sftplay_ui.engine.data.rows import ReadOptions
 from sftplay_ui.engine.data.shapes import RoleMapping
@@ -201,7 +202,7 @@ def test_only_the_cut_of_a_measure_is_reported(workspace: Workspace, raw: Path) 
         return TokenLengths(
             tokens=30 if over else 10,
             cut_tokens=14 * over,
-            learned=0 if over else 5,
+            learned=5,
             cut_learned=5 * over,
         )
 
@@ -210,6 +211,10 @@ def test_only_the_cut_of_a_measure_is_reported(workspace: Workspace, raw: Path) 
         "too_long": 1,
         "nothing_learned": 1,
     }
+    assert report.tokens == TokenReport(
+        total=99 * 10 + 16, learned=99 * 5, median=10, longest=16, cut_answers=1
+    )
+    assert "495 of them learned" in written(workspace)["data_card.md"].decode()
     fixed = process_files(config_for(raw, fixes=["nothing_learned"]), workspace, measure=measure)
     assert (fixed.kept, fixed.dropped) == (99, {"nothing_learned": 1})
 

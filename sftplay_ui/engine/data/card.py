@@ -11,6 +11,7 @@ def data_card(report: ProcessReport) -> str:
     lines += [
         f"* Length in characters: median {lengths.median:,}, nine of ten up to {lengths.p90:,}, "
         f"longest {lengths.longest:,}",
+        *_token_lines(report),
         f"* Scripts of the answers: {_counted(report.scripts)}",
         f"* Licence: {report.licence or 'not named'}",
         f"* Split by question with seed {report.seed}; the same question is never in two splits",
@@ -32,6 +33,16 @@ def data_card(report: ProcessReport) -> str:
     lines += ["", "## Files", ""]
     lines += [f"* `{report.paths[name]}` sha256 `{value}`" for name, value in report.sha256.items()]
     return "\n".join(lines) + "\n"
+
+
+def _token_lines(report: ProcessReport) -> list[str]:
+    if (tokens := report.tokens) is None:
+        return []
+    return [
+        f"* Tokens: {tokens.total:,}, {tokens.learned:,} of them learned; median "
+        f"{tokens.median:,}, longest {tokens.longest:,}; {tokens.cut_answers:,} answers lose their "
+        "end"
+    ]
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -27,7 +27,7 @@ from sftplay_ui.engine.data.findings import Finding
 from sftplay_ui.engine.data.marks import marks_path, write_marks
 from sftplay_ui.engine.data.raw_files import raw_paths, read_options, sha256
 from sftplay_ui.engine.data.readers import open_source
-from sftplay_ui.engine.data.report import LengthReport, ProcessReport, SourceReport
+from sftplay_ui.engine.data.report import LengthReport, ProcessReport, SourceReport, TokenReport
 from sftplay_ui.engine.data.row_checks import Measure
 from sftplay_ui.engine.data.rows import RawRow, Source
 from sftplay_ui.engine.data.shapes import (
@@ -259,7 +259,19 @@ def _report(
         scripts=dict(staged.scripts.most_common()),
         licence=config.data.licence,
         notes=tuple(note for given in staged.inputs for note in given.source.facts.notes),
+        tokens=_token_report(staged, splits),
     )
+
+
+def _token_report(staged: Staged, splits: npt.NDArray[np.uint8]) -> TokenReport | None:
+    kept = splits != LEFT_OUT
+    tokens = staged.numbers("tokens", np.uint32)[kept]
+    if not tokens.any():
+        return None
+    learned = staged.numbers("learned", np.uint32)[kept]
+    cut = staged.numbers("cut", np.uint8)[kept]
+    sums = [int(column.sum(dtype=np.int64)) for column in (tokens, learned, cut)]
+    return TokenReport(sums[0], sums[1], int(np.median(tokens)), int(tokens.max()), sums[2])
 
 
 def _source_reports(staged: Staged, workspace: Workspace) -> Iterator[SourceReport]:

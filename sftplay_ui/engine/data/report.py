@@ -79,6 +79,20 @@ class LengthReport:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenReport:
+    """How many tokens the kept examples have for the model they were measured with.
+
+    `cut_answers` counts the examples whose answer loses its end at `max_seq_len`.
+    """
+
+    total: int
+    learned: int
+    median: int
+    longest: int
+    cut_answers: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessReport:
     """The account of one `process`: rows = all that were read; kept = examples written."""
 
@@ -98,6 +112,7 @@ class ProcessReport:
     scripts: dict[str, int]
     licence: str
     notes: tuple[str, ...] = ()
+    tokens: TokenReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -144,6 +159,7 @@ def read_report(path: Path) -> ProcessReport | None:
                 "sources": tuple(SourceReport(**source) for source in record["sources"]),
                 "lengths": LengthReport(**record["lengths"]),
                 "notes": tuple(record["notes"]),
+                "tokens": TokenReport(**tokens) if (tokens := record.get("tokens")) else None,
             }
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -32,7 +32,10 @@ EAST_ASIAN = {"Chinese", "Japanese"}
 
 @dataclass(frozen=True, slots=True)
 class TokenLengths:
-    """How long an example is for the model, and what `max_seq_len` cuts off."""
+    """How long an example is for the model, and what of it `max_seq_len` cuts off.
+
+    `learned` counts all of its learned tokens, `cut_learned` those of them that are cut off.
+    """
 
     tokens: int
     cut_tokens: int
@@ -53,11 +56,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """An example after its checks, with what was found in it and what was mended."""
+    """An example after its checks: what was found in it, what was mended, how long it is."""
 
     example: Example
     troubles: tuple[Trouble, ...] = ()
     mended: tuple[str, ...] = ()
+    lengths: TokenLengths | None = None
 
 
 def mend_wrong_encoding(text: str) -> str:
@@ -112,9 +116,10 @@ def check_example(
                 example = better
                 mended.append(kind)
     troubles += _relations(example)
-    if measure is not None:
-        troubles += _cuts(measure(example))
-    return Checked(example, tuple(troubles), tuple(mended))
+    lengths = None if measure is None else measure(example)
+    if lengths is not None:
+        troubles += _cuts(lengths)
+    return Checked(example, tuple(troubles), tuple(mended), lengths)
 
 
 def _mend(example: Example, fix: Callable[[str], str]) -> Example:
@@ -143,9 +148,10 @@ def _relations(example: Example) -> Iterator[Trouble]:
 
 def _cuts(lengths: TokenLengths) -> Iterator[Trouble]:
     if lengths.cut_tokens:
-        text = f"{lengths.tokens:,} tokens, {lengths.cut_tokens:,} cut off"
+        lost = f"{lengths.cut_learned:,} of the {lengths.learned:,} that are learned"
+        text = f"{lengths.tokens:,} tokens, {lengths.cut_tokens:,} cut off, {lost}"
         yield Trouble("too_long", text)
-    if lengths.learned == 0:
+    if lengths.learned == lengths.cut_learned:
         yield Trouble("nothing_learned", f"{lengths.tokens:,} tokens, none of them learned")
 
 

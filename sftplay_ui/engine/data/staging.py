@@ -22,7 +22,7 @@ from sftplay_ui.engine.data.edits import Edits
 from sftplay_ui.engine.data.examples import Example
 from sftplay_ui.engine.data.marks import EDITED, MARKS, mark_of
 from sftplay_ui.engine.data.near import Texts
-from sftplay_ui.engine.data.row_checks import Measure, check_example
+from sftplay_ui.engine.data.row_checks import Measure, TokenLengths, check_example
 from sftplay_ui.engine.data.rows import BrokenRow, Place, Row, Source
 from sftplay_ui.engine.data.scripts import main_script
 from sftplay_ui.engine.data.shapes import RoleMapping
@@ -32,6 +32,7 @@ from sftplay_ui.engine.data.tally import Occurrence, Tally, excerpt
 EXAMPLES_NAME = "examples.jsonl"
 QUESTIONS_NAME = "questions.txt"
 REPORT_EVERY = 2000
+UNMEASURED = TokenLengths(0, 0, 0, 0)
 # findings that decide about a single example, so that their fix leaves it out
 ROW_DROPS = (
     "one_character_answers",
@@ -65,6 +66,10 @@ class Columns:
     line: "array[int]" = field(default_factory=lambda: array("Q"))
     file: "array[int]" = field(default_factory=lambda: array("H"))
     marks: "array[int]" = field(default_factory=lambda: array("I"))
+    # 0 where nothing was measured: kept and learned tokens, and whether an answer loses its end
+    tokens: "array[int]" = field(default_factory=lambda: array("I"))
+    learned: "array[int]" = field(default_factory=lambda: array("I"))
+    cut: "array[int]" = field(default_factory=lambda: array("B"))
 
 
 @dataclass(slots=True)
@@ -207,9 +212,17 @@ class _Writer(AbstractContextManager["_Writer"]):
         for kind in checked.mended:
             self._staged.changed.add(kind, place, "")
         mark |= mark_of({trouble.kind for trouble in checked.troubles} - {*checked.mended})
-        self._write(checked.example, line, place, file, mark)
+        self._staged.columns.marks.append(mark)
+        self._measured(checked.lengths or UNMEASURED)
+        self._write(checked.example, line, place, file)
 
-    def _write(self, example: Example, record: bytes, place: Place, file: int, mark: int) -> None:
+    def _measured(self, lengths: TokenLengths) -> None:
+        columns = self._staged.columns
+        columns.tokens.append(lengths.tokens - lengths.cut_tokens)
+        columns.learned.append(lengths.learned - lengths.cut_learned)
+        columns.cut.append(lengths.cut_learned > 0)
+
+    def _write(self, example: Example, record: bytes, place: Place, file: int) -> None:
         columns = self._staged.columns
         asked = "\n".join([m.content for m in example.messages if m.role == "user"])
         answer = "\n".join([m.content for m in example.messages if m.role == "assistant"])
@@ -228,7 +241,6 @@ class _Writer(AbstractContextManager["_Writer"]):
         columns.chars.append(len(asked) + len(answer))
         columns.line.append(place.line)
         columns.file.append(file)
-        columns.marks.append(mark)
         self._staged.scripts[main_script(answer) or "no letters"] += 1
 
 
