@@ -11,6 +11,8 @@ from pathlib import Path
 
 import orjson
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.data.process import DataProgress, process_files
 from sftplay_ui.engine.workspace import Workspace

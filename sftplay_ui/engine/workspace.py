@@ -62,7 +62,10 @@ class Workspace:
                 f"{str(text)[:40]}... holds a name longer than {LONGEST_NAME} bytes.",
                 "Correct the path.",
             )
-        return (self.root / Path(text).expanduser()).resolve()
+        try:
+            return (self.root / Path(text).expanduser()).resolve()
+        except RuntimeError as error:  # links that lead to each other, a home that nobody has
+            raise SFTPlayError(f"{text} is no path: {error}.", "Correct the path.") from None
 
     def shorten(self, path: Path) -> str:
         """Name a path the way a person would: from the root where it lies below it."""

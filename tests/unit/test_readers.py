@@ -1,12 +1,15 @@
 """Readers: every kind of file gives rows with their places, and no damage is passed over."""
 
 import gzip
+import itertools
 import json
 import tracemalloc
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy
 import openpyxl
 import pyarrow
 import pyarrow.feather
@@ -16,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sftplay_ui.engine.data import bytes_in, json_pieces
+from sftplay_ui.engine.data import bytes_in, columnar, json_pieces
+from sftplay_ui.engine.data import rows as rows_module
 from sftplay_ui.engine.data.encodings import detect_encoding
 from sftplay_ui.engine.data.json_document import read_json_document
 from sftplay_ui.engine.data.readers import open_source
@@ -540,6 +544,138 @@ def test_the_person_may_choose_another_encoding(tmp_path: Path) -> None:
 def test_a_guess_says_why(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", f"question,answer\n{PROSE['French']};x\n".encode("cp1252"))
     assert "check the preview" in detect_encoding(path).reason
+
+
+# ---- files that lie about themselves
+
+
+def sheet_of(path: Path, rows: str) -> Path:
+    """Write a workbook whose only sheet holds these rows of XML."""
+    openpyxl.Workbook().save(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    name = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    sheet = f'<worksheet xmlns="{name}">{rows}</worksheet>'
+    parts["xl/worksheets/sheet1.xml"] = sheet.encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part, content in parts.items():
+            archive.writestr(part, content)
+    return path
+
+
+def cell(name: str, text: str) -> str:
+    return f'<c r="{name}" t="inlineStr"><is><t>{text}</t></is></c>'
+
+
+HEAD_CELLS = cell("A1", "question") + cell("B1", "answer")
+
+
+def test_an_arrow_file_whose_offsets_point_outside_is_refused_and_ends_nothing(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.arrow"
+    table = pyarrow.table({"question": ["hello", "again"], "answer": ["a", "b"]})
+    with pyarrow.ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table)
+    content, offsets = path.read_bytes(), numpy.array([0, 5, 10], "<i4").tobytes()
+    assert offsets in content
+    path.write_bytes(content.replace(offsets, numpy.array([0, 5, 1 << 26], "<i4").tobytes()))
+    with pytest.raises(DataError, match="out of bounds"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize("part", ["[Content_Types].xml", "xl/theme/theme1.xml"])
+def test_a_workbook_with_a_damaged_part_is_refused_in_words(tmp_path: Path, part: str) -> None:
+    path = sheet_of(tmp_path / "a.xlsx", "<sheetData/>")
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        begin = archive.getinfo(part).header_offset + 30 + len(part)
+    content[begin : begin + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="not a readable XLSX file"):
+        rows_of(path)
+
+
+def test_what_a_sheet_says_of_its_size_makes_no_columns_and_no_rows(tmp_path: Path) -> None:
+    size = '<dimension ref="A1:XFD1048576"/>'
+    rows = f'<row r="1">{HEAD_CELLS}</row><row r="2">{cell("A2", "Why?")}{cell("B2", "So.")}</row>'
+    path = sheet_of(tmp_path / "a.xlsx", f"{size}<sheetData>{rows}</sheetData>")
+    source = open_source(path)
+    assert source.facts.columns == ("question", "answer")
+    assert values(list(itertools.islice(source.rows(), 1))) == [
+        {"question": "Why?", "answer": "So."}
+    ]
+
+
+def test_a_row_far_below_what_a_sheet_can_hold_is_not_waited_for(tmp_path: Path) -> None:
+    far = f'<row r="2000000000">{cell("A2000000000", "Why?")}</row>'
+    rows = f'<sheetData><row r="1">{HEAD_CELLS}</row>{far}</sheetData>'
+    assert rows_of(sheet_of(tmp_path / "a.xlsx", rows)) == []
+
+
+def test_a_row_of_endless_cells_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columnar, "SCANNED_BYTES", 1000)
+    rows = f"<sheetData><row>{'<c/>' * 20_000}</row></sheetData>"
+    with pytest.raises(DataError, match="a row of more than 16,384 cells"):
+        open_source(sheet_of(tmp_path / "a.xlsx", rows))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_text_packed_once_for_many_rows_is_not_unpacked_for_all(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 500, "int32"), ["x" * 2**20])
+    table = pyarrow.table({"question": texts, "answer": ["because"] * 500})
+    if kind == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        pyarrow.feather.write_feather(table, path)
+    with pytest.raises(DataError, match="unpacks to more than"):
+        rows_of(path)
+
+
+def test_rows_too_big_to_be_made_at_once_are_made_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columnar, "MAX_BATCH_BYTES", 5000)
+    turns = [{"role": "user", "content": "x" * size} for size in (10, 1000, 4000, 6000, 20)]
+    table = pyarrow.Table.from_pylist([{"messages": [turn]} for turn in turns])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    rows = rows_of(tmp_path / "a.parquet")
+    assert lines_of(rows) == [1, 2, 3, 4, 5]
+    assert kinds(rows) == {"line_too_long": 1}
+    assert [row["messages"] for row in values(rows)] == [[t] for t in turns if t is not turns[3]]
+
+
+def test_lists_of_endless_values_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columnar, "MAX_ROW_VALUES", 1000)
+    table = pyarrow.table({"question": [["a"] * 2000], "answer": ["b"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="lists of 2,000 values"):
+        open_source(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "arrow"])
+def test_a_table_of_endless_columns_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(rows_module, "MAX_COLUMNS", 20)
+    path = tmp_path / f"a.{kind}"
+    table = pyarrow.table({f"c{n}": ["x"] for n in range(30)})
+    match kind:
+        case "csv":
+            write(path, ",".join(table.column_names) + "\n" + ",".join("x" * 30) + "\n")
+        case "parquet":
+            pyarrow.parquet.write_table(table, path)
+        case _:
+            pyarrow.feather.write_feather(table, path)
+    with pytest.raises(DataError, match="has 30 columns; more than 20 are not read"):
+        open_source(path)
 
 
 # ---- anything at all

@@ -21,6 +21,7 @@ from sftplay_ui.engine.data.rows import (
     RawRow,
     ReadOptions,
     Row,
+    refuse_width,
     unique_names,
 )
 from sftplay_ui.engine.errors import DataError
@@ -28,6 +29,7 @@ from sftplay_ui.engine.errors import DataError
 DELIMITERS = ("\t", ";", ",", "|", "\x1f", "\x01", "^", "~", ":")
 DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 SAMPLE_RECORDS = 300
+SAMPLE_CELLS = 200_000
 # a quotation mark left open swallows rows: beyond this it is taken for a mistake
 MAX_SPAN_LINES = 2000
 MAX_MISTAKES = 50
@@ -64,6 +66,7 @@ def detect_table(path: Path, encoding: str, options: ReadOptions) -> Table:
     if not records:
         raise DataError(f"{path.name} has no readable row.", "Choose another file.")
     width = _usual_width(records)
+    refuse_width(path, width)
     start = next(
         n
         for n, record in enumerate(records)
@@ -200,8 +203,15 @@ def _is_hint(record: Record) -> bool:
 
 def _sample(path: Path, encoding: str, delimiter: str) -> list[Record]:
     # broken ones count too: a wrong delimiter breaks every quoted row to the end of the file
-    first = itertools.islice(_records(path, encoding, delimiter), SAMPLE_RECORDS)
-    return [record for record in first if record.reason not in EMPTY]
+    sample: list[Record] = []
+    cells = 0
+    for record in itertools.islice(_records(path, encoding, delimiter), SAMPLE_RECORDS):
+        if record.reason not in EMPTY:
+            sample.append(record)
+            cells += len(record.cells or ())
+        if cells > SAMPLE_CELLS:
+            break
+    return sample
 
 
 def _consistency(records: list[Record]) -> tuple[float, float, float]:

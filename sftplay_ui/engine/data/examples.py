@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftplay_ui.engine.atomic_file import finish_swaps
 from sftplay_ui.engine.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -99,9 +100,11 @@ class RenderedExample:
 def read_examples(path: Path) -> Iterator[Example | RenderedExample]:
     """Stream the examples of a processed or rendered JSON lines file; blank lines are skipped.
 
-    Raises DataError with `file:line` at the first line that is none of the three kinds.
+    A set that was being replaced when its writer was killed is put in place first. Raises DataError
+    with `file:line` at the first line that is none of the three kinds.
     """
     try:
+        finish_swaps(path.parent)
         # utf-8-sig: files edited on Windows begin with a mark that is no part of the first line
         with path.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, start=1):

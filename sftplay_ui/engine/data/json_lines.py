@@ -33,6 +33,8 @@ def read_json_lines(path: Path, encoding: str) -> Iterator[Row]:
 
 def parse_line(place: Place, line: str) -> Row:
     """Turn one line into a row, or say why it is none."""
+    if line == "\n":  # asked before any parser: files have been seen to hold millions of them
+        return BrokenRow(place, "blank_lines", "the line is blank")
     changes: tuple[str, ...] = ()
     if "\0" in line:
         line, changes = line.replace("\0", ""), ("zero_bytes_removed",)

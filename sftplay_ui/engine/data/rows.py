@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftplay_ui.engine.errors import DataError
+
 MAX_LINE_CHARS = 16 * 2**20
 MAX_CELL_CHARS = 4 * 2**20
+MAX_COLUMNS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +101,12 @@ def unique_names(names: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         seen.add(unique)
         result.append(unique)
     return tuple(result), tuple(notes)
+
+
+def refuse_width(path: Path, columns: int) -> None:
+    """Raise DataError for a table that is too wide to be one of questions and answers."""
+    if columns > MAX_COLUMNS:
+        raise DataError(
+            f"{path.name} has {columns:,} columns; more than {MAX_COLUMNS:,} are not read.",
+            "Keep the columns of questions and answers, and leave out the others.",
+        )
