@@ -257,7 +257,7 @@ def choose_optimizer(train: TrainConfig, device: DeviceInfo) -> Choice:
 
 
 def activation_budget(device: DeviceInfo, model: ModelSize, mode: str) -> float:
-    """Estimate the bytes activations may take; on a CPU a gigabyte, which costs no speed."""
+    """Estimate the bytes activations may take; on a CPU more than so much gains no speed."""
     if device.kind != "cuda":
         return min(CPU_ACTIVATION_BYTES, DEVICE_SHARE * device.free_bytes)
     per_parameter = {"qlora": 0.6, "lora": 2.0, "full": 10.0}[mode]

@@ -23,9 +23,10 @@ def made():
     return hidden, weight, target
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 256])
-def test_sum_and_gradients_are_those_of_cross_entropy(made, monkeypatch, chunk):
+@pytest.mark.parametrize(("chunk", "cached"), [(1, 16), (4, 3), (256, 16), (256, 5)])
+def test_sum_and_gradients_are_those_of_cross_entropy(made, monkeypatch, chunk, cached):
     monkeypatch.setattr(losses, "CHUNK", chunk)
+    monkeypatch.setattr(losses, "CACHED", cached)
     hidden, weight, target = made
     expected = functional.cross_entropy(hidden @ weight.t(), target, reduction="sum")
     loss = summed_loss(hidden, weight, target)

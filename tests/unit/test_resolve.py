@@ -1,5 +1,7 @@
 """What `auto` becomes: by device, model and mode, and always with a reason."""
 
+from dataclasses import replace
+
 import pytest
 
 from sftplay_ui.engine.config import RunConfig, TrainConfig, TuningConfig
@@ -89,11 +91,17 @@ def test_auto_keeps_the_effective_batch(device, longest):
 
 
 def test_longer_examples_get_smaller_micro_batches_and_then_recompute():
-    short, long, endless = (resolved(longest=n) for n in (100, 500, 50_000))
+    short, long, endless = (resolved(longest=n) for n in (100, 1500, 50_000))
     assert short.batch_size > long.batch_size
     assert not long.gradient_checkpointing
     assert endless.gradient_checkpointing
     assert endless.batch_size == 1
+
+
+def test_a_cpu_with_room_takes_the_whole_step_of_a_small_model_at_once():
+    assert resolved(longest=400).batch_size == 8
+    cramped = replace(CPU, free_bytes=2 * GB)
+    assert resolved(cramped, longest=400).batch_size == 2
 
 
 @pytest.mark.parametrize(
