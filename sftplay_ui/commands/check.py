@@ -16,6 +16,8 @@ from sftplay_ui.engine.checks import CheckResult
 from sftplay_ui.engine.config_file import load_config
 from sftplay_ui.engine.data.examples import read_examples
 from sftplay_ui.engine.data.inspection import check_data
+from sftplay_ui.engine.data.leaks import find_leaks
+from sftplay_ui.engine.data.split import SPLITS
 from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.errors import DataError, SFTPlayError
 from sftplay_ui.engine.models.store import find_model
@@ -101,9 +103,16 @@ def check_setup(context: Context) -> Answer:
             problems.append(str(error))
             if name == "configuration":
                 break  # the rest is found by it, and would only say the same again
+    warnings = [] if problems else look_for_leaks(context)
     lines = [f"{name:14}{fact}" for name, fact in facts.items()]
+    lines += [f"warning: {text}" for text in warnings]
     lines += [f"problem: {text}" for text in problems] or ["All is ready."]
-    value = {"ready": not problems, "facts": facts, "problems": problems}
+    value = {
+        "ready": not problems,
+        "facts": facts,
+        "warnings": warnings,
+        "problems": problems,
+    }
     return Answer(value, "\n".join(lines), FAILED if problems else 0)
 
 
@@ -126,6 +135,17 @@ def look_at_data(context: Context) -> str:
     if not counts[0].endswith("train"):
         raise DataError("There are no training examples.", "Run `process` first.")
     return ", ".join(counts)
+
+
+def look_for_leaks(context: Context) -> list[str]:
+    """Say where a question of val or test is learned in train, so that its score would be none."""
+    data = context.config().data
+    paths = {split: context.workspace.resolve(getattr(data, f"{split}_path")) for split in SPLITS}
+    return [
+        f"{found.title}: {found.count:,}, first at {found.examples[0].place} "
+        f"({found.examples[0].text}). Process the raw file again, which keeps them together."
+        for found in find_leaks(paths)
+    ]
 
 
 def look_at_model(context: Context) -> str:

@@ -83,3 +83,21 @@ def test_a_workspace_that_cannot_be_written_is_a_problem(
     assert main(["check", "--workspace", str(workspace.root), "--json"]) == 1
     problems = json.loads(capsys.readouterr().out)["problems"]
     assert any("Nothing can be written" in problem for problem in problems)
+
+
+def test_a_question_that_is_learned_and_asked_is_a_warning_of_the_set_up(
+    workspace: Workspace, capsys: Capture
+) -> None:
+    folder = workspace.data / "processed"
+    folder.mkdir(parents=True)
+    line = json.dumps({"user": "Why is the sky blue over there?", "assistant": "Air."}) + "\n"
+    other = json.dumps({"user": "Who wrote the old songs of the sea?", "assistant": "We."}) + "\n"
+    (folder / "train.jsonl").write_text(other + line, encoding="utf-8")
+    (folder / "test.jsonl").write_text(line, encoding="utf-8")
+    arguments = ["check", "--workspace", str(workspace.root), "--json"]
+    assert main(arguments) == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert "The same question in train and in val or test: 1, first at test.jsonl:1" in warning
+    (folder / "test.jsonl").unlink()
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == []

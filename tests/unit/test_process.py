@@ -1,6 +1,7 @@
 """Processing: what is written, what is said about it, and that nothing is ever half done."""
 
 import errno
+import hashlib
 import json
 import os
 import time
@@ -12,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.data import staging
 from sftplay_ui.engine.data.examples import Example, Message, read_examples
 from sftplay_ui.engine.data.inspection import check_data, inspect_file
 from sftplay_ui.engine.data.process import DataProgress, examine, process_files
-from sftplay_ui.engine.data.report import TokenReport
+from sftplay_ui.engine.data.report import TokenReport, read_report
 from sftplay_ui.engine.data.row_checks import TokenLengths
 from sftplay_ui.engine.data.rows import ReadOptions
 from sftplay_ui.engine.data.shapes import RoleMapping
@@ -252,6 +254,43 @@ def test_a_full_disk_is_said_and_leaves_the_earlier_set_whole(
     assert written(workspace) == before
 
 
+def test_a_set_that_was_ready_when_its_process_was_killed_is_what_the_next_reader_finds(
+    workspace: Workspace, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process_files(config_for(raw), workspace)
+    before = written(workspace)
+    rename = Path.replace
+
+    def die(self: Path, target: Path) -> Path:
+        if Path(target).name == "val.jsonl":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", die)
+        process_files(config_for(raw, seed=7), workspace)
+    half = (workspace.data / "processed" / "val.jsonl").read_bytes()
+    assert half == before["val.jsonl"]
+    assert len([*read_examples(workspace.data / "processed" / "train.jsonl")]) == 80
+    after = written(workspace)
+    report = read_report(workspace.data / "processed" / "report.json")
+    assert report is not None
+    assert report.seed == 7
+    for name, digest in report.sha256.items():
+        assert hashlib.sha256(after[f"{name}.jsonl"]).hexdigest() == digest
+        assert after[f"{name}.jsonl"] != before[f"{name}.jsonl"]
+
+
+def test_endless_rows_of_nothing_are_not_read_to_the_end(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "FRUITLESS_ROWS", 500)
+    path = workspace.data / "raw" / "empty.csv"
+    path.write_text("question,answer\n" + "Why?,\n" * 2000)
+    with pytest.raises(DataError, match="None of the 500 rows"):
+        process_files(config_for(path), workspace)
+
+
 def test_what_a_killed_process_left_is_cleared_a_day_later(workspace: Workspace, raw: Path) -> None:
     folder = workspace.data / "processed"
     for name, age in ((".staging-old", 2 * 24 * 3600), (".staging-new", 60)):
@@ -303,19 +342,20 @@ def test_a_look_at_unclear_columns_still_shows_them(tmp_path: Path) -> None:
     ("content", "verdict", "words"),
     [
         (GOOD, "accept", ""),
-        ("question,answer\nWhy?,Because it is.\nHow?,\n", "accept_with_warning", "a.csv:3"),
+        (GOOD + "\nHow?,\n", "accept_with_warning", "a.csv:12"),
         (
-            "question,answer\nWhy?,So it is.\nWhy?,So it is.\n",
+            GOOD + "\nWhy so?,So it is.\nWhy so?,So it is.\n",
             "accept_with_warning",
             "The same example again: 1",
         ),
         (
-            "alpha,beta\nWhy so?,Because it is.\nHow so?,Like this.\n",
+            GOOD.replace("question,answer", "alpha,beta"),
             "accept_with_warning",
             "guess",
         ),
         ("symbol,number\nH,1\nHe,2\n", "reject", "please choose"),
-        ("question,answer\nWhy?,So it is.\n", "accept_with_warning", "too few for the split"),
+        ("question,answer\nWhy?,So it is.\n", "reject", "too few for the split"),
+        ("question,answer\nWhy?,So it is.\nHow?,So it is.\n", "reject", "data.split.val=0"),
         ("question,answer\nWhy?,\n", "reject", "a.csv:2"),
     ],
 )

@@ -162,8 +162,6 @@ def test_gzip_is_unpacked_by_content(tmp_path: Path) -> None:
     [
         ("a.pdf", b"%PDF-1.7 ...", "a PDF document"),
         ("a.yaml", b"- question: x", "a YAML file"),
-        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Office file"),
-        ("a.zip", b"PK\x03\x04....", "a ZIP archive"),
         ("a.pkl", b"\x80\x04\x95...", "a Python pickle"),
         ("a.png", b"\x89PNG\r\n", "a picture"),
         ("a.gguf", b"GGUF....", "model weights"),
@@ -176,6 +174,23 @@ def test_an_unsupported_kind_is_named_with_what_is_supported(
         open_source(write(tmp_path / name, content))
     assert words in caught.value.what
     assert "Parquet" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words", "fix"),
+    [
+        ("a.zip", b"PK\x03\x04....", "a.zip is a ZIP archive: that kind", "Unpack it"),
+        ("a.data", b"x" * 257 + b"ustar  \0", "is a TAR archive", "Unpack it"),
+        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Office file", "Save it as XLSX"),
+    ],
+)
+def test_what_can_be_made_readable_is_told_how(
+    tmp_path: Path, name: str, content: bytes, words: str, fix: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        open_source(write(tmp_path / name, content))
+    assert words in caught.value.what
+    assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -499,6 +514,7 @@ PROSE = {
     "Polish": "Zażółć gęślą jaźń? Warszawa jest największym miastem w Polsce, leży nad Wisłą",
     "Greek": "Ποια είναι η πρωτεύουσα της Ελλάδας; Η Αθήνα είναι η πρωτεύουσα",
     "Hebrew": "מהי בירת ישראל? ירושלים היא הבירה של המדינה",
+    "Turkish": "Türkiye'nin başkenti neresidir? Ankara'dır, çünkü öyle söylenmiş, İstanbul değil",
     "French": "Où est la bibliothèque? C'est l'été à Paris, près de l'hôtel où j'étais",
 }
 
@@ -520,6 +536,7 @@ PROSE = {
         ("Greek", "cp1253"),
         ("Hebrew", "cp1255"),
         ("French", "cp1252"),
+        ("Turkish", "cp1254"),
         ("French", "utf-16"),
         ("French", "utf-8-sig"),
     ],
@@ -658,6 +675,12 @@ def test_lists_of_endless_values_are_refused(
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(DataError, match="lists of 2,000 values"):
         open_source(tmp_path / "a.parquet")
+
+
+def test_a_key_that_stands_twice_is_found_among_many(tmp_path: Path) -> None:
+    keys = ",".join(f'"c{n}": "c{n}"' for n in range(100))
+    path = write(tmp_path / "a.jsonl", f'{{{keys}}}\n{{{keys}, "c7": 1}}\n')
+    assert kinds(rows_of(path)) == {"doubled_key": 1}
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "arrow"])

@@ -53,6 +53,7 @@ SAMPLE_BYTES = 64 * 1024
 WESTERN = frozenset(
     "àâäáãåæçéèêëíìîïñóòôöõøœúùûüÿßÀÂÄÁÃÅÆÇÉÈÊËÍÌÎÏÑÓÒÔÖÕØŒÚÙÛÜ«»‹›„“”‘’‚…–—€£§°·¿¡ºª\xa0®©™²³½"
 )
+TURKISH = frozenset("çğıöşüâîûÇĞİÖŞÜÂÎÛ«»“”‘’…–—\xa0")
 WESTERN_COUSINS = ("cp1250", "cp1254", "cp1257", "cp1258", "iso8859_2", "cp1252")
 # no text holds many of these; tab, line feed, return, form feed and escape are left out
 CONTROLS = bytes(code for code in range(32) if code not in (9, 10, 12, 13, 27, 30, 31, 1))
@@ -185,8 +186,10 @@ def _legacy(path: Path, sample: bytes) -> Encoding:
             "Choose its encoding (data.encoding), or save it as UTF-8.",
         )
     name = best.encoding
-    if name in WESTERN_COUSINS and _is_western(sample):
+    if name in WESTERN_COUSINS and _fits(sample, "cp1252", WESTERN):
         name = "cp1252"
+    elif name in WESTERN_COUSINS and _fits(sample, "cp1254", TURKISH):
+        name = "cp1254"
     reason = f"its bytes read best as {name}"
     if best.language and best.language != "Unknown":
         reason += ", by the letters it uses"
@@ -199,7 +202,7 @@ def _lines_with_foreign_bytes(sample: bytes) -> bytes:
     return b"\n".join(lines)[:SAMPLE_BYTES]
 
 
-def _is_western(sample: bytes) -> bool:
-    """Tell whether the bytes read as Western European text, which most code pages share in part."""
-    letters = [c for c in sample.decode("cp1252", errors="replace") if not c.isascii()]
-    return sum(c in WESTERN for c in letters) >= 0.97 * len(letters)
+def _fits(sample: bytes, name: str, alphabet: frozenset[str]) -> bool:
+    """Tell whether the bytes, read by a code page, are the letters of the languages it is for."""
+    letters = [c for c in sample.decode(name, errors="replace") if not c.isascii()]
+    return sum(c in alphabet for c in letters) >= 0.97 * len(letters)

@@ -125,7 +125,7 @@ def check_data(path: Path, config: RunConfig | None = None) -> CheckResult:
     messages += [note for note in source.facts.notes if "called" in note]
     if given.mapping.confidence != "high":
         messages.append(f"The columns are a guess: {given.mapping.reason}.")
-    return CheckResult.of(faults=[], warnings=[*messages, *too_few], rows=staged.rows)
+    return CheckResult.of(faults=too_few, warnings=messages, rows=staged.rows)
 
 
 def _split_problem(staged: Staged, diagnosis: Diagnosis, config: RunConfig) -> list[str]:

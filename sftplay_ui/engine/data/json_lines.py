@@ -6,6 +6,7 @@ Whole JSON documents (arrays, wrapped lists, columns) are left to `json_document
 import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from sftplay_ui.engine.data.rows import MAX_LINE_CHARS, BrokenRow, Place, RawRow
 # Python's own parser is asked about lines in Python's notation; it recurses: only modest ones
 MAX_PYTHON_CHARS = 64 * 1024
 MAX_PYTHON_DEPTH = 50
+# looking for each key in the text is quick only while there are few
+FEW_KEYS = 30
 COMMENT = re.compile(r"\s*(//|#|/\*)")
 
 
@@ -49,10 +52,7 @@ def parse_line(place: Place, line: str) -> Row:
 
 def doubled_key(value: dict[str, object], line: str) -> str | None:
     """Find a key that the object's text holds twice: parsers keep the last value, silently."""
-    for key in value:
-        if line.count(f'"{key}"') > 1:
-            break
-    else:
+    if len(value) <= FEW_KEYS and not any(line.count(f'"{key}"') > 1 for key in value):
         return None
     # the name may also stand in a text or deeper down: only now the slow, exact look
     doubled: list[str] = []
@@ -60,8 +60,8 @@ def doubled_key(value: dict[str, object], line: str) -> str | None:
     def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            doubled.append(next(name for name in names if names.count(name) > 1))
+            names = Counter(name for name, _ in pairs)
+            doubled.append(names.most_common(1)[0][0])
         return found
 
     json.loads(line, object_pairs_hook=collect)

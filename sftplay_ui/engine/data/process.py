@@ -29,7 +29,7 @@ from sftplay_ui.engine.data.raw_files import raw_paths, read_options, sha256
 from sftplay_ui.engine.data.readers import open_source
 from sftplay_ui.engine.data.report import LengthReport, ProcessReport, SourceReport, TokenReport
 from sftplay_ui.engine.data.row_checks import Measure
-from sftplay_ui.engine.data.rows import RawRow, Source
+from sftplay_ui.engine.data.rows import RawRow, Source, refuse_width
 from sftplay_ui.engine.data.shapes import (
     SAMPLE_ROWS,
     RoleMapping,
@@ -186,7 +186,10 @@ def sample_values(source: Source) -> list[object]:
     """Read the first readable rows, for a guess; a file that begins with none for long has none."""
     looked_at = itertools.islice(source.rows(), SEARCHED_ROWS)
     rows = (row.value for row in looked_at if isinstance(row, RawRow))
-    return [value for value, _ in zip(rows, range(SAMPLE_ROWS), strict=False)]
+    values = [value for value, _ in zip(rows, range(SAMPLE_ROWS), strict=False)]
+    names = {name for value in values if isinstance(value, dict) for name in value}
+    refuse_width(source.path, len(names))
+    return values
 
 
 def refuse_nothing(staged: Staged) -> None:

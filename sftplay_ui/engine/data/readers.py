@@ -19,12 +19,12 @@ JSON_LINES_NAMES = (".jsonl", ".ndjson", ".jsonlines")
 TABLE_NAMES = (".csv", ".tsv", ".tab", ".psv")
 SIGNATURES = (
     (b"%PDF", "a PDF document"),
-    (b"\xd0\xcf\x11\xe0", "an old Office file (.xls, .doc); save it as .xlsx"),
-    (b"BZh", "a bzip2 archive; unpack it first"),
-    (b"\xfd7zXZ", "an xz archive; unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard archive; unpack it first"),
-    (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
-    (b"Rar!", "a RAR archive; unpack it first"),
+    (b"\xd0\xcf\x11\xe0", "an old Office file (.xls, .doc)"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
     (b"SQLite format 3", "an SQLite data base"),
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
@@ -49,9 +49,10 @@ UNSUPPORTED_NAMES = {
     ".pt": "a PyTorch file, which can run code",
     ".bin": "a binary file",
     ".safetensors": "model weights",
-    ".zip": "a ZIP archive; unpack it first",
-    ".tar": "a TAR archive; unpack it first",
-    ".ods": "an OpenDocument sheet; save it as .xlsx or .csv",
+    ".zip": "a ZIP archive",
+    ".tar": "a TAR archive",
+    ".tgz": "a TAR archive",
+    ".ods": "an OpenDocument sheet",
     ".docx": "a Word document",
     ".odt": "a text document",
     ".rtf": "a text document",
@@ -90,9 +91,8 @@ def _open_binary(path: Path, head: bytes, options: ReadOptions, *, packed: bool)
         if b"xl/" in head or path.suffix.lower() in (".xlsx", ".xlsm"):
             return columnar.open_sheet(path, options)
         raise _unsupported(path, UNSUPPORTED_NAMES.get(path.suffix.lower(), "a ZIP archive"))
-    for signature, name in SIGNATURES:
-        if head.startswith(signature):
-            raise _unsupported(path, name)
+    if name := _known_by_content(head):
+        raise _unsupported(path, name)
     if head.startswith(b"\x80") and path.suffix.lower() in (".pkl", ".pickle", ".pt", ".bin"):
         raise _unsupported(path, UNSUPPORTED_NAMES[".pkl"])
     if path.suffix.lower() in (".parquet", ".arrow", ".feather", ".xlsx"):
@@ -101,6 +101,12 @@ def _open_binary(path: Path, head: bytes, options: ReadOptions, *, packed: bool)
             "Download or export it again, or rename it to what it is.",
         )
     return None
+
+
+def _known_by_content(head: bytes) -> str:
+    if head[257:262] == b"ustar":
+        return "a TAR archive"
+    return next((name for signature, name in SIGNATURES if head.startswith(signature)), "")
 
 
 def _is_utf32(head: bytes) -> bool:
@@ -179,4 +185,10 @@ def _table(path: Path, encoding: Encoding, facts: Facts, options: ReadOptions) -
 
 
 def _unsupported(path: Path, name: str) -> DataError:
-    return DataError(f"{path.name} is {name}, which cannot be read.", f"Choose one of {SUPPORTED}.")
+    if name.endswith("archive"):
+        fix = "Unpack it, and choose the file inside."
+    elif name.startswith(("an old Office", "an OpenDocument")):
+        fix = "Save it as XLSX or CSV, and choose that."
+    else:
+        fix = f"Choose one of {SUPPORTED}."
+    return DataError(f"{path.name} is {name}: that kind of file is not read.", fix)

@@ -32,6 +32,8 @@ from sftplay_ui.engine.data.tally import Occurrence, Tally, excerpt
 EXAMPLES_NAME = "examples.jsonl"
 QUESTIONS_NAME = "questions.txt"
 REPORT_EVERY = 2000
+# a file whose first million rows give no example at all is not read to its end
+FRUITLESS_ROWS = 1_000_000
 UNMEASURED = TokenLengths(0, 0, 0, 0)
 # findings that decide about a single example, so that their fix leaves it out
 ROW_DROPS = (
@@ -139,6 +141,8 @@ def stage(
         for number, given in enumerate(inputs):
             for row in given.source.rows():
                 writer.add(row, number)
+                if staged.rows >= FRUITLESS_ROWS and not len(staged):
+                    return staged
                 if on_rows is not None and staged.rows % REPORT_EVERY == 0:
                     on_rows(staged.rows)
     return staged
