@@ -1,6 +1,7 @@
 """Data: from a person's own file to examples that can be learned, with an account of every row."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -41,7 +42,9 @@ from sftplay_ui.tabs.markup import board, note, problem
 from sftplay_ui.tabs.parts import card_title, on_load, page_head
 from sftplay_ui.tabs.wiring import wire
 
+# counting tokens takes a second for every megabyte or so
 EXAMINED_BYTES = 20_000_000
+PROCESSED_BYTES = 200_000_000
 HEADER_CHOICES = [("auto", "auto"), ("names the columns", "yes"), ("is an example", "no")]
 
 
@@ -253,7 +256,7 @@ class DataTab:
         if not is_settled(reading, looks):
             waiting = note("The doctor looks at the examples as soon as the columns are chosen.")
             return facts_board(looks, None), waiting, nothing
-        measure, why_not = self.measure(model, max_seq_len, reading)
+        measure, why_not = self.measure(model, max_seq_len, reading.files, EXAMINED_BYTES)
         try:
             with self.work.begin("examine", reading.files) as tell:
                 exam = examine(reading.config(), self.workspace, tell, measure=measure)
@@ -266,13 +269,13 @@ class DataTab:
         return facts_board(looks, exam.rows), doctor_board(exam, chosen, why_not), switches
 
     def measure(
-        self, model: str, max_seq_len: float | None, reading: Reading | None = None
+        self, model: str, max_seq_len: float | None, files: Sequence[str] = (), most: int = 0
     ) -> tuple[Measure | None, str]:
-        """Count tokens where the model is here; else (or for giants) say why they are not."""
-        files = reading.files if reading else ()
+        """Count tokens where the model is here; else, or above `most` bytes, say why not."""
         sizes = [checked_file(file, self.workspace).stat().st_size for file in files]
-        if sum(sizes) > EXAMINED_BYTES:
-            return None, "Tokens are counted when a file of this size is processed."
+        if sum(sizes) > most:
+            counted = "when they are processed" if sum(sizes) <= PROCESSED_BYTES else "in training"
+            return None, f"The files are large, so their tokens are counted only {counted}."
         current = current_data(self.workspace)
         path = current.template_path if current else None
         template = self.workspace.resolve(path) if path else None
@@ -299,7 +302,8 @@ class DataTab:
         """Write train, val and test; the page shows them as soon as they lie on the disk."""
         config, _ = self.planned(*values)
         files = read_form(values[: 5 + len(ROLES)]).files
-        measure, _ = self.measure(config.model.name, config.model.max_seq_len)
+        limit = config.model.max_seq_len
+        measure, _ = self.measure(config.model.name, limit, files, PROCESSED_BYTES)
         with self.work.begin("process", files) as tell:
             process_files(config, self.workspace, tell, measure=measure)
         keep_settings(config, self.workspace)

@@ -290,7 +290,7 @@ def card_board(report: ProcessReport, path: str) -> str:
 def tokens_text(report: ProcessReport) -> str:
     """Word how many tokens there are to learn from."""
     if (tokens := report.tokens) is None:
-        return "not counted: the base model was not on this machine"
+        return "not counted"
     return (
         f"{tokens.total:,}, {tokens.learned:,} of them learned; {tokens.cut_answers:,} answers "
         "lose their end"

@@ -131,7 +131,7 @@ class Table:
             raise DataError("There is no edit to take back.", "Edit or delete a row first.")
         entry = entries[-1]
         row, before, after = entry.row, entry.before, entry.after
-        is_same = self._begins[-1] == entry.bytes and row <= len(self)
+        is_same = self._begins[-1] == entry.size and row <= len(self)
         if not is_same or not self._line_at(row).startswith(after):
             raise DataError(
                 f"{self.path.name} was changed by something else since the edit.",
@@ -255,14 +255,14 @@ class Entry:
     """One edit of a journal: the row's line before and after, and the file's size after it."""
 
     row: int
-    bytes: int
-    before: "bytes"
-    after: "bytes"
+    size: int
+    before: bytes
+    after: bytes
     marks: int
 
     @property
-    def line(self) -> "bytes":
-        record = {"row": self.row, "bytes": self.bytes, "marks": self.marks}
+    def line(self) -> bytes:
+        record = {"row": self.row, "bytes": self.size, "marks": self.marks}
         texts = {"before": self.before.decode(), "after": self.after.decode()}
         return orjson.dumps(record | texts) + b"\n"
 
