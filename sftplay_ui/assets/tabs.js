@@ -67,4 +67,23 @@
       look();
     });
   };
+
+  /* Style: a token says what it is when it is pointed at, tapped or reached by keys. */
+  for (const kind of ["pointerover", "click"])
+    document.addEventListener(kind, event => {
+      const token = event.target.closest?.(".tokens .tok");
+      if (!token) return;
+      const readout = token.closest(".tokens").parentElement.querySelector(".tok-readout");
+      if (readout) SFTPlay.write(readout, `${token.title}: ${JSON.stringify(token.textContent.replaceAll("↵", ""))}`);
+    });
+
+  /* Style: go to an example that breaks the rule. */
+  document.addEventListener("click", event => {
+    const link = event.target.closest?.(".row-link");
+    const box = link && document.querySelector("#style-page input");
+    if (!box) return;
+    box.value = link.dataset.row;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+    box.dispatchEvent(new KeyboardEvent("keypress", { key: "Enter", bubbles: true }));
+  });
 })();

@@ -7,9 +7,10 @@ made. It is a small file beside the data; a project without one works with the d
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import get_args
 
 from sftplay_ui.engine.atomic_file import replace_text
-from sftplay_ui.engine.config import DataConfig, RunConfig, StyleConfig
+from sftplay_ui.engine.config import DataConfig, RunConfig, Split, StyleConfig
 from sftplay_ui.engine.workspace import Workspace
 
 PROJECT_FILE = "current.json"
@@ -20,7 +21,8 @@ DEFAULTS = DataConfig()
 class CurrentData:
     """Which files to learn from (paths as in `data.*`), how to render them, what they were made of.
 
-    `system`, `rule` and `how` are the style they got; `source` is the raw file; `model` the base
+    `system`, `rule` and `how` are the style they got, `splits` (names with commas between) which
+    of them got it; `source` is the raw file; `model` the base
     model they were last looked at with, which Style and Data take for counting tokens.
     """
 
@@ -31,6 +33,7 @@ class CurrentData:
     system: str = ""
     rule: str = ""
     how: str = StyleConfig().how
+    splits: str = ",".join(StyleConfig().splits)
     source: str = ""
     model: str = ""
 
@@ -42,7 +45,12 @@ class CurrentData:
             "test_path": self.test_path,
             "template_path": self.template_path,
         }
-        style = {"system": self.system, "rule": self.rule, "how": self.how}
+        style = {
+            "system": self.system,
+            "rule": self.rule,
+            "how": self.how,
+            "splits": [split for split in get_args(Split) if split in self.splits.split(",")],
+        }
         return config.model_copy(
             update={
                 "data": config.data.model_copy(update=data),

@@ -10,9 +10,9 @@ from sftplay_ui.engine.data.examples import Example, RenderedExample
 from sftplay_ui.engine.data.table import open_table
 from sftplay_ui.engine.errors import ModelError, TemplateError
 from sftplay_ui.engine.project import CurrentData, current_data, set_current_data
-from sftplay_ui.engine.style.apply import apply_style, style_files, style_text
+from sftplay_ui.engine.style.apply import adherence_of, apply_style, style_files, style_text
 from sftplay_ui.engine.style.presets import STYLE_PRESETS
-from sftplay_ui.engine.text.token_source import model_names, token_source
+from sftplay_ui.engine.text.token_source import model_names
 from sftplay_ui.engine.text.tokens import token_view as view_tokens
 from sftplay_ui.engine.text.tokens import tokenise
 from sftplay_ui.engine.workspace import Workspace
@@ -22,7 +22,7 @@ from sftplay_ui.tabs.markup import board, empty, escape, note
 from sftplay_ui.tabs.pager import Pager, place_of
 from sftplay_ui.tabs.parts import card_title, on_load, page_head
 from sftplay_ui.tabs.style_templates import StyleTemplates
-from sftplay_ui.tabs.style_view import before_after, token_figures, token_view
+from sftplay_ui.tabs.style_view import adherence_view, before_after, token_figures, token_view
 from sftplay_ui.tabs.wiring import wire
 
 NOTHING = empty(
@@ -36,6 +36,8 @@ HOWS = (
     ("Replace what is there", "override"),
 )
 SPLITS = (("Train", "train"), ("Validation", "val"), ("Test", "test"))
+# Enough to know a share to a percent, and read in a moment.
+JUDGED = 5_000
 STYLED = {split: f"data/processed_with_style/{split}.jsonl" for split in ("train", "val", "test")}
 
 
@@ -58,9 +60,11 @@ class StyleTab:
         with gr.Row(elem_classes=["split"]):
             with gr.Column(scale=3, min_width=420):
                 self.build_preview()
+                self.templates.build_editor()
+                self.build_tokens()
             with gr.Column(scale=1, min_width=310, elem_classes=["form-first"]):
                 self.build_rule()
-                self.templates.build()
+                self.templates.build_choice()
         self.wire_events(page)
 
     def build_rule(self) -> None:
@@ -99,11 +103,23 @@ class StyleTab:
         self.to_train = train
 
     def build_preview(self) -> None:
-        """Lay out one example: before and after, and token by token."""
+        """Lay out one example before and after, and how all answers keep to the rule."""
         with gr.Column(elem_classes=["card"]):
             card_title("Before and after")
+            self.adherence = board(elem_id="style-adherence", live=True)
+            self.split = gr.Radio(
+                list(SPLITS),
+                value="train",
+                show_label=False,
+                container=False,
+                label="Split to look at",
+                elem_id="style-split",
+            )
             self.pager = Pager.lay_out("style", "example")
             self.change = board(NOTHING, elem_id="style-change")
+
+    def build_tokens(self) -> None:
+        """Lay out the same example token by token."""
         with gr.Column(elem_classes=["card"]):
             card_title("What the model learns")
             with gr.Row(elem_classes=["toolbar"]):
@@ -134,12 +150,17 @@ class StyleTab:
         """Connect every control with the preview, and the buttons with what they write."""
         number = self.pager.page
         template = self.templates.chosen
-        asked = [number, *self.style_inputs, self.model, self.max_seq_len, template]
+        drawn = [self.model, self.max_seq_len, template, self.templates.editor]
+        asked = [number, self.split, *self.style_inputs, *drawn]
         shown = [self.change, self.tokens, number, self.pager.place]
         # not `input`: it passes over pasted words and the last letters of fast typing
-        seen = (self.rule, self.system, self.max_seq_len, self.model, template)
+        seen = (self.rule, self.system, self.splits, *drawn)
         for event in (*(control.change for control in seen), self.how.input, number.submit):
             wire(event, self.preview, asked, shown, note=self.note)
+        wire(self.split.input, self.first, asked, shown, note=self.note)
+        judged = [self.split, *self.style_inputs]
+        for control in (self.rule, self.system, self.preset, self.split, self.splits):
+            wire(control.change, self.judge, judged, [self.adherence], note=self.note)
         picked = wire(self.preset.input, self.pick, [self.preset], [self.rule], note=self.note)
         wire(picked.then, self.preview, asked, shown, note=self.note)
         wire(self.pager.back.click, self.back, asked, shown, note=self.note)
@@ -163,6 +184,8 @@ class StyleTab:
         }
         opened.then(guarded(self.preview), **looking)
         page.select(guarded(self.preview), **looking)
+        judging = looking | {"inputs": judged, "outputs": [self.adherence]}
+        page.select(guarded(self.judge), **judging)
 
     # ---- handlers ----
 
@@ -179,33 +202,33 @@ class StyleTab:
             # nothing to restore: what was typed while this page was loading stays
             return models, templates, *(gr.skip() for _ in self.style_inputs)
         words = gr.Textbox(value=own, visible=preset == OWN)
-        return models, templates, preset, words, current.system, current.how, [*STYLED]
+        splits = [split for split in STYLED if split in current.splits.split(",")]
+        return models, templates, preset, words, current.system, current.how, splits
 
     def pick(self, preset: str) -> Any:
         """Show the field for own words only where they are wanted."""
         return gr.Textbox(visible=preset == OWN)
 
-    def preview(self, number: float | None, *values: Any) -> tuple[str, str, int, str]:
-        """Show one training example before and after, and what of it is learned."""
-        *style, model, max_seq_len, template = values
-        path = self.workspace.data / "processed" / "train.jsonl"
-        if not path.is_file():
-            return NOTHING, "", 1, ""
-        rows = open_table(path)
-        place = place_of(number, len(rows), 1)
+    def preview(self, number: float | None, split: str, *values: Any) -> tuple[str, str, int, str]:
+        """Show one example of a split before and after, and what of it is learned."""
+        *style, model, max_seq_len, template, draft = values
+        path = self.workspace.data / "processed" / f"{split}.jsonl"
+        rows = open_table(path) if path.is_file() else []
         if not len(rows):
             return NOTHING, "", 1, ""
+        place = place_of(number, len(rows), 1)
         before = rows.row(place.page - 1).example
-        after = apply_style(before, style_of(*style))
-        tokens = self.tokens_of(after, model, int(max_seq_len or 16), template)
+        chosen = style_of(*style)
+        after = apply_style(before, chosen) if split in chosen.splits else before
+        tokens = self.tokens_of(after, int(max_seq_len or 16), (template, model, draft or ""))
         return before_after(before, after), tokens, place.page, place.sentence
 
     def tokens_of(
-        self, example: Example | RenderedExample, model: str, max_seq_len: int, template: str
+        self, example: Example | RenderedExample, max_seq_len: int, look: tuple[str, str, str]
     ) -> str:
         """Colour an example by what is learned, with the code that trains."""
         try:
-            source = token_source(model or "", self.workspace, self.template_path(template))
+            source = self.templates.template(*look)
             found = tokenise(example, source.template, source.tokeniser, max_seq_len)
         except (ModelError, TemplateError) as error:
             return note(f"{error.what} {error.fix}")
@@ -216,9 +239,20 @@ class StyleTab:
             + f"<p class='muted'>{escape(named)}</p>"
         )
 
-    def template_path(self, template: str | None) -> Path | None:
-        """Find the chosen template's file; None is the model's own."""
-        return self.workspace.resolve(template) if template else None
+    def judge(self, split: str, *style: Any) -> str:
+        """Tell how the answers that are there keep to the rule."""
+        chosen = style_of(*style)
+        path = self.workspace.data / "processed" / f"{split}.jsonl"
+        if split not in chosen.splits or not path.is_file():
+            return ""
+        found = adherence_of(path, chosen, JUDGED)
+        rows = min(len(open_table(path)), JUDGED)
+        looked = f"Looked at the first {rows:,} examples of {split}."
+        return adherence_view(found, style_text(chosen), looked)
+
+    def first(self, _number: float | None, *values: Any) -> tuple[str, str, int, str]:
+        """Show the first example of another split."""
+        return self.preview(1, *values)
 
     def back(self, number: float | None, *values: Any) -> tuple[str, str, int, str]:
         """Show the example before."""
@@ -241,7 +275,8 @@ class StyleTab:
             return note(text, "good"), gr.Button(visible=True)
         report = style_files(RunConfig(style=style), self.workspace)
         paths = {f"{split}_path": path for split, path in STYLED.items()}
-        current = CurrentData(**paths, **kept, system=style.system, rule=style.rule, how=style.how)
+        told = {"system": style.system, "rule": style.rule, "how": style.how}
+        current = CurrentData(**paths, **kept, **told, splits=",".join(style.splits))
         set_current_data(self.workspace, current)
         return note(report.to_text(), "good"), gr.Button(visible=True)
 

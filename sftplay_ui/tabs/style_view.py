@@ -5,15 +5,20 @@ Every text of a person is escaped, and shown in its own direction.
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 
+from sftplay_ui.engine.checks import CheckResult
 from sftplay_ui.engine.data.examples import Example, RenderedExample
+from sftplay_ui.engine.style.checks import Adherence
 from sftplay_ui.engine.text.tokens import TokenisedExample, TokenPiece
 from sftplay_ui.tabs.markup import Figure, escape, figures
 
 DIFF_CHARS = 20_000
 TOKENS_SHOWN = 4_000
+# A finding opens with the file's name, and a line where there is one.
+PLACE = re.compile(r"[^\n:]*:(\d+) ")
+WHOLE = re.compile(r"^[\w' .-]*\.jinja |^the model's own ")
 LEGEND = (
     "<ul class='legend' aria-label='Legend'>"
     "<li><i class='tok learned'>learned</i> the model is trained to write this</li>"
@@ -94,7 +99,9 @@ def token_view(pieces: Sequence[TokenPiece]) -> str:
     rest = f"<p class='muted'>{more:,} further tokens are not shown.</p>" if more > 0 else ""
     return (
         f"{LEGEND}<div class='tokens mono' role='region' tabindex='0' dir='auto' "
-        f"aria-label='The rendered example, token by token'>{body}</div>{rest}"
+        f"aria-label='The rendered example, token by token'>{body}</div>"
+        f"<p class='tok-readout muted'>Point at a token to see its number.</p>"
+        f"{rest}"
     )
 
 
@@ -110,6 +117,56 @@ def token(piece: TokenPiece) -> str:
     )
 
 
-def messages_list(messages: Iterable[str]) -> str:
-    """List findings of a check."""
-    return "<ul class='warns'>" + "".join(f"<li>{escape(one)}</li>" for one in messages) + "</ul>"
+def findings(verdict: CheckResult, source: str, standing: str) -> str:
+    """Show what a check found in a template, each finding with the line it is about."""
+    words = {"accept": "Good", "accept_with_warning": "Usable", "reject": "Not usable"}
+    tones = {"accept": "good", "accept_with_warning": "busy", "reject": "bad"}
+    items = "".join(finding(message, source.splitlines()) for message in verdict.messages)
+    head = f"<b class='pill {tones[verdict.verdict]}'>{words[verdict.verdict]}</b>"
+    list_of = f"<ul class='findings'>{items}</ul>" if items else ""
+    said = f"<span class='muted'>{escape(standing)}</span>" if standing else ""
+    return f"<div class='check-head'>{head}{said}</div>{list_of}"
+
+
+def finding(message: str, lines: Sequence[str]) -> str:
+    """Show one finding; where it names a line, that line and its neighbours stand below it."""
+    named = PLACE.match(message)
+    if not named:
+        return f"<li>{escape(WHOLE.sub('It ', message))}</li>"
+    number = int(named[1])
+    first = max(1, number - 1)
+    shown = "".join(
+        f"<span class='{'at' if n == number else ''}'><i>{n}</i>{escape(line) or ' '}</span>"
+        for n, line in enumerate(lines[first - 1 : number + 1], start=first)
+    )
+    place = f"<b>Line {number}</b> {escape(message[named.end() :])}"
+    return f"<li>{place}<pre class='excerpt mono'>{shown}</pre></li>"
+
+
+def adherence_view(found: Sequence[Adherence], rule: str, looked: str) -> str:
+    """Show how the answers that are there keep to the rule."""
+    if not rule:
+        return ""
+    if not found:
+        return (
+            "<div class='adherence'><p class='muted'>No program can judge this rule. Read a few "
+            "answers: what they do is what the model will learn.</p></div>"
+        )
+    return "<div class='adherence'>" + "".join(one_demand(one, looked) for one in found) + "</div>"
+
+
+def one_demand(found: Adherence, looked: str) -> str:
+    """Show one demand: the share that breaks it as a bar, and some of those answers."""
+    tone = "bad" if found.broken else "good"
+    percent = 100 * found.share
+    shown = "".join(
+        f"<li><button type='button' class='row-link' data-row='{row}'>Example {row}</button> "
+        f"<q dir='auto'>{escape(text)}</q></li>"
+        for row, text in zip(found.rows, found.examples, strict=False)
+    )
+    return (
+        f"<section class='demand {tone}'><p><b>{escape(found.sentence)}</b></p>"
+        f"<div class='share' role='img' aria-label='{percent:.0f} % break it'>"
+        f"<i style='width:{percent:.1f}%'></i></div>"
+        f"<ul>{shown}</ul><small class='muted'>{escape(looked)}</small></section>"
+    )

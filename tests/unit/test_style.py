@@ -89,7 +89,7 @@ def test_files_are_written_beside_the_processed_ones(workspace: Workspace) -> No
     }
     (found,) = report.adherence
     assert (found.check, found.broken, found.answers) == ("at most 2 sentences", 2, 2)
-    assert "2 of 2 answers break the rule" in report.to_text()
+    assert "100% of the answers (2 of 2) break it: at most 2 sentences." in report.to_text()
     json.dumps(answer)
 
 

@@ -32,7 +32,8 @@ def tab(workspace: Workspace) -> StyleTab:
 
 
 def preview(tab: StyleTab, number: float, system: str, model: Path | str, longest: int = 512):
-    return tab.preview(number, NONE, "", system, "inject", SPLITS, str(model), longest, "")
+    style = (NONE, "", system, "inject", SPLITS)
+    return tab.preview(number, "train", *style, str(model), longest, "", "")
 
 
 def test_an_example_is_shown_before_and_after(tab: StyleTab, tiny_llama: Path) -> None:

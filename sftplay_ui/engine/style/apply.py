@@ -7,6 +7,7 @@ how many existing answers break the rule. Rendering to text pairs is left to `re
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 from sftplay_ui.engine.atomic_file import replace_all
@@ -55,10 +56,7 @@ class StyleReport:
         """Return the report for people, a line for each fact."""
         lines = [f'System prompt ({self.how}): "{self.text}"']
         lines += [f"{s.path}: {s.changed} of {s.rows} examples changed" for s in self.splits]
-        lines += [
-            f"{found.broken} of {found.answers} answers break the rule: {found.check}"
-            for found in self.adherence
-        ]
+        lines += [found.sentence for found in self.adherence]
         return "\n".join(lines)
 
 
@@ -121,6 +119,15 @@ def style_files(
     )
 
 
+def adherence_of(path: Path, style: StyleConfig, limit: int) -> tuple[Adherence, ...]:
+    """Tell how the answers of the first `limit` examples of a file keep to a style's rule."""
+    counter = AdherenceCounter(answer_checks(style_text(style)))
+    for row, example in enumerate(islice(read_examples(path), limit), start=1):
+        for answer in _answers(example):
+            counter.add(answer, row)
+    return counter.result()
+
+
 class _SplitJob:
     """Streams one split and counts on the way; the counts are whole when the stream has ended."""
 
@@ -140,7 +147,7 @@ class _SplitJob:
             self.changed += styled != example
             if applies:
                 for answer in _answers(example):
-                    adherence.add(answer)
+                    adherence.add(answer, self.rows)
             yield json.dumps(styled.to_record(), ensure_ascii=False) + "\n"
 
 

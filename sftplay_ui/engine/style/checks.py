@@ -45,17 +45,28 @@ class AnswerCheck:
 
 @dataclass(frozen=True)
 class Adherence:
-    """How many of the given answers break one demand, with a few of them."""
+    """How many of the given answers break one demand, with a few of them and their rows from 1."""
 
     check: str
     answers: int
     broken: int
     examples: tuple[str, ...]
+    rows: tuple[int, ...] = ()
 
     @property
     def share(self) -> float:
         """The part of the answers that break the demand, from 0 to 1."""
         return self.broken / self.answers if self.answers else 0.0
+
+    @property
+    def sentence(self) -> str:
+        """What it means for training, in words."""
+        if not self.broken:
+            return f"All {self.answers:,} answers keep to it: {self.check}."
+        counted = f"{self.broken:,} of {self.answers:,}"
+        many = self.share >= 0.01
+        share = f"{self.share:.0%} of the answers ({counted})" if many else f"{counted} answers"
+        return f"{share} break it: {self.check}. The model will learn the opposite from them."
 
 
 def answer_checks(rule: str) -> tuple[AnswerCheck, ...]:
@@ -67,8 +78,8 @@ def measure_adherence(rule: str, answers: Iterable[str]) -> tuple[Adherence, ...
     """Count, demand by demand, the answers that break a rule; a few are kept, cut short."""
     checks = answer_checks(rule)
     counter = AdherenceCounter(checks)
-    for answer in answers if checks else ():
-        counter.add(answer)
+    for row, answer in enumerate(answers if checks else (), start=1):
+        counter.add(answer, row)
     return counter.result()
 
 
@@ -80,20 +91,28 @@ class AdherenceCounter:
         self._answers = 0
         self._broken = [0] * len(checks)
         self._examples: list[list[str]] = [[] for _ in checks]
+        self._rows: list[list[int]] = [[] for _ in checks]
 
-    def add(self, answer: str) -> None:
-        """Judge one more answer."""
+    def add(self, answer: str, row: int) -> None:
+        """Judge one more answer; `row` is where it stands, from 1."""
         self._answers += 1
         for n, check in enumerate(self._checks):
             if not check.holds(answer):
                 self._broken[n] += 1
                 if len(self._examples[n]) < 3:
                     self._examples[n].append(answer[:120])
+                    self._rows[n].append(row)
 
     def result(self) -> tuple[Adherence, ...]:
         """Return what was counted so far."""
         return tuple(
-            Adherence(check.name, self._answers, self._broken[n], tuple(self._examples[n]))
+            Adherence(
+                check.name,
+                self._answers,
+                self._broken[n],
+                tuple(self._examples[n]),
+                tuple(self._rows[n]),
+            )
             for n, check in enumerate(self._checks)
         )
 

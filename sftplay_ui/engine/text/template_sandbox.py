@@ -49,6 +49,7 @@ _FAULTS = (
     ValueError,
     LookupError,
     ArithmeticError,
+    AssertionError,
     AttributeError,
     NameError,
     SyntaxError,

@@ -37,6 +37,7 @@ _HARMLESS = (
     ValueError,
     LookupError,
     AttributeError,
+    AssertionError,
 )
 
 

@@ -8,6 +8,7 @@ Characters become tokens through their offsets. The worker trains on exactly wha
 returns, and `token_view` shows it; which characters are learned is decided in `learned_spans`.
 """
 
+import hashlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,6 +66,12 @@ class Tokeniser:
                 f"{path} is damaged: {reason}.", "Fetch the model again, or choose another folder."
             ) from error
         return cls(tokenizer, read_special_tokens(model_folder))
+
+    @property
+    def hash(self) -> str:
+        """The sha256 of all that decides which tokens a text becomes."""
+        content = self._tokenizer.to_str() + repr(self.special)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
