@@ -62,7 +62,9 @@ class DataSource:
         self.empty = board(EMPTY, elem_id="data-empty")
         with gr.Row(elem_classes=["card", "first-run"]) as self.first_run:
             gr.HTML(TRY_IT, elem_classes=["flush"], apply_default_css=False, padding=False)
-            try_it = gr.Button("Try it now", scale=0, min_width=130, elem_id="data-try-it")
+            try_it = gr.Button(
+                "Try it now", variant="primary", scale=0, min_width=130, elem_id="data-try-it"
+            )
         try_it.click(None, js="() => SFTPlay.startTryIt()", api_visibility="private")
 
     def build_hub(self) -> None:
