@@ -667,16 +667,6 @@ def test_rows_too_big_to_be_made_at_once_are_made_one_by_one(
     assert [row["messages"] for row in values(rows)] == [[t] for t in turns if t is not turns[3]]
 
 
-def test_lists_of_endless_values_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(columnar, "MAX_ROW_VALUES", 1000)
-    table = pyarrow.table({"question": [["a"] * 2000], "answer": ["b"]})
-    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="lists of 2,000 values"):
-        open_source(tmp_path / "a.parquet")
-
-
 def test_a_key_that_stands_twice_is_found_among_many(tmp_path: Path) -> None:
     keys = ",".join(f'"c{n}": "c{n}"' for n in range(100))
     path = write(tmp_path / "a.jsonl", f'{{{keys}}}\n{{{keys}, "c7": 1}}\n')

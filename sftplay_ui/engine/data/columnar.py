@@ -38,12 +38,11 @@ BATCH_ROWS = 1024
 MAX_BATCH_BYTES = 128 * 2**20
 # a value of Python, without its text
 VALUE_BYTES = 64
-MAX_ROW_VALUES = 2_000_000
-MAX_GROUP_VALUES = 20_000_000
 TOO_LONG = object()
 ARROW_FILE_MAGIC = b"ARROW1"
 # what Excel allows in a sheet
 SHEET_ROWS, SHEET_COLUMNS = 1_048_576, 16_384
+MAX_SHEETS = 1000
 # real workbooks are packed 5 to 30 times; openpyxl needs seconds and memory for every megabyte
 BOOK_BYTES = 32 * 2**20
 BOOK_RATIO = 100
@@ -73,7 +72,6 @@ def open_parquet(path: Path) -> Source:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             refuse_width(path, file.metadata.num_columns)
-            _refuse_endless_lists(path, file.metadata)
             columns = tuple(file.schema_arrow.names)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, "Parquet", error) from None
@@ -130,20 +128,6 @@ def open_sheet(path: Path, options: ReadOptions) -> Source:
     )
     start = first_line + 1 if header else first_line
     return Source(path, facts, lambda: _read_sheet(path, facts, start))
-
-
-def _refuse_endless_lists(path: Path, facts: Any) -> None:
-    """Refuse few rows of endless values: packed they are small, in memory they are not."""
-    for group in range(facts.num_row_groups):
-        rows = facts.row_group(group).num_rows
-        for column in range(facts.num_columns):
-            values = facts.row_group(group).column(column).num_values
-            if values > MAX_ROW_VALUES * max(1, rows) or values > MAX_GROUP_VALUES + 1000 * rows:
-                raise DataError(
-                    f"{path.name} has lists of {values // max(1, rows):,} values in each row, "
-                    "which no conversation has.",
-                    "Choose another file, or leave that column out.",
-                )
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -305,25 +289,27 @@ def _refuse_bomb(path: Path) -> None:
                     "Export the sheet as CSV and choose that.",
                 )
             for entry in archive.infolist():
-                if entry.file_size > SCANNED_BYTES and entry.filename.endswith(".xml"):
+                is_big = entry.file_size > SCANNED_BYTES and entry.filename.endswith(".xml")
+                if is_big or entry.filename.endswith("workbook.xml"):
                     with archive.open(entry) as part:
-                        _refuse_endless_row(path, part)
+                        _refuse_endless_parts(path, part)
     except (*SHEET_ERRORS, xml.parsers.expat.ExpatError) as error:
         raise _damaged(path, "XLSX", error) from None
 
 
-def _refuse_endless_row(path: Path, part: IO[bytes]) -> None:
-    """Count cells before openpyxl does, which holds a whole row with all its tags in memory."""
-    cells = 0
+def _refuse_endless_parts(path: Path, part: IO[bytes]) -> None:
+    """Count cells and sheets before openpyxl does, which holds a whole row and opens each sheet."""
+    cells = sheets = 0
 
     def count(name: str, _: object) -> None:
-        nonlocal cells
+        nonlocal cells, sheets
         tag = name.rpartition(":")[2]
         cells = 0 if tag == "row" else cells + (tag == "c")
-        if cells > SHEET_COLUMNS:
+        sheets += tag == "sheet"
+        if cells > SHEET_COLUMNS or sheets > MAX_SHEETS:
+            found = f"a row of more than {SHEET_COLUMNS:,} cells" if cells else "endless sheets"
             raise DataError(
-                f"{path.name} has a row of more than {SHEET_COLUMNS:,} cells, which no real "
-                "workbook has.",
+                f"{path.name} has {found}, which no real workbook has.",
                 "Export the sheet as CSV and choose that.",
             )
 

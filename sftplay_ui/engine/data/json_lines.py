@@ -52,8 +52,12 @@ def parse_line(place: Place, line: str) -> Row:
 
 def doubled_key(value: dict[str, object], line: str) -> str | None:
     """Find a key that the object's text holds twice: parsers keep the last value, silently."""
-    if len(value) <= FEW_KEYS and not any(line.count(f'"{key}"') > 1 for key in value):
-        return None
+    if len(value) <= FEW_KEYS:
+        for key in value:
+            if line.count(f'"{key}"') > 1:
+                break
+        else:
+            return None
     # the name may also stand in a text or deeper down: only now the slow, exact look
     doubled: list[str] = []
 

@@ -17,7 +17,9 @@ SECRET = re.compile(
     r"|\bxox[abeoprs]-[\w-]{10,}"
     r"|\bAIza[\w-]{35}"
     r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"
-    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[\s\S]{0,8000}?(?:-----END [A-Z ]{0,30}-----|\Z)"
+    # up to the next line of dashes, so that a text of nothing but beginnings takes no hours
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:[^-]|-(?!----)){0,8000}"
+    r"(?:-----END [A-Z ]{0,30}-----|\Z)"
     r"|(?<=://)[^\s/:@]{1,80}:[^\s/@]{1,80}(?=@)"
 )
 ASSIGNED = re.compile(
@@ -25,7 +27,9 @@ ASSIGNED = re.compile(
     r"(?P<sign>\s{0,3}[=:]\s{0,3}['\"]?)(?=[^\s'\"]{0,60}\d)(?=[^\s'\"]{0,60}[A-Za-z])[^\s'\"()]{8,80}"
 )
 ASSIGNED_WORDS = ("passw", "key", "token")
-MAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}\b")
+# addresses that are kept free for examples (RFC 2606)
+NOBODY = r"(?![\w.-]*\bexample\.(?:com|org|net)\b)(?![\w.-]*\.(?:example|invalid|test)\b)"
+MAIL = re.compile(rf"[\w.+-]{{1,64}}@{NOBODY}[\w-]{{1,63}}(?:\.[\w-]{{1,63}}){{1,5}}\b")
 # cheap, and enough to know that no number is long enough to matter
 LONG_NUMBER = re.compile(r"\d[\d ()./-]{6}")
 NUMBER = re.compile(r"(?<![\w.])\+?\(?\d[\d ()./-]{7,24}\d(?![\w])")

@@ -88,7 +88,11 @@ def remove_control(text: str) -> str:
 
 
 TEXT_CHECKS: dict[str, tuple[Callable[[str], bool], Callable[[str], str]]] = {
-    "control_characters": (lambda text: CONTROL.search(text) is not None, remove_control),
+    "control_characters": (
+        # the first question is by far the quicker one, and nearly always the last
+        lambda text: not text.replace("\n", "").isprintable() and CONTROL.search(text) is not None,
+        remove_control,
+    ),
     "wrong_encoding": (
         lambda text: not text.isascii() and WRONG.search(text) is not None,
         mend_wrong_encoding,
@@ -130,7 +134,11 @@ def _mend(example: Example, fix: Callable[[str], str]) -> Example:
 
 def _relations(example: Example) -> Iterator[Trouble]:
     """Compare the last question with its answer."""
-    answer, question = example.reference, example.messages[-2].content
+    messages = example.messages
+    if len(messages) > 1 and messages[-1].role == "assistant":
+        question, answer = messages[-2].content, messages[-1].content
+    else:  # written or edited elsewhere: anything may follow the answer, nothing come before it
+        question, answer = "\n".join(m.content for m in example.prompt[-1:]), example.reference
     stripped = answer.strip()
     if len(stripped) == 1:
         yield Trouble("one_character_answers", f"{question[:150]} -> {stripped}")

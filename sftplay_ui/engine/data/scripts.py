@@ -25,6 +25,9 @@ LOOKED_AT = 120
 
 def main_script(text: str) -> str:
     """Name the script most letters of a text's beginning belong to; "" where it has no letters."""
+    sample = text[:LOOKED_AT]
+    if sample.isascii():
+        return "Latin" if sample.lower() != sample.upper() else ""
     counts = scripts_of(text)
     return max(counts, key=lambda script: counts[script]) if counts else ""
 

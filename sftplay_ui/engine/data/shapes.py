@@ -227,6 +227,8 @@ def _by_values(columns: Sequence[Column]) -> RoleMapping | None:
 
 
 def _undecided(names: Sequence[str]) -> RoleMapping:
+    if not names:
+        return RoleMapping("unknown", {}, "the rows are empty objects: please choose", "low")
     listed = ", ".join(f'"{name}"' for name in names[:12])
     reason = f"none of the columns {listed} is clearly a question or an answer: please choose"
     return RoleMapping("unknown", {}, reason, "low")

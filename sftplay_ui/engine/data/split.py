@@ -23,6 +23,7 @@ MAX_QUESTION_BYTES = 1000
 END_MARKS = "?!.。？！…؟;: \t\"'»”"
 # what may differ between two questions that ask the same; signs such as + and # may not
 PUNCTUATION = str.maketrans("", "", ",;:!?.'\"`´()[]{}‘’‚“”„«»…、，。？！：；（）「」『』—–؟،")
+ASCII_PUNCTUATION = bytes(code for code in PUNCTUATION if code < 128)
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -52,8 +53,11 @@ def plain_question(text: str) -> str:
 
 def bare_question(plain: str) -> bytes:
     """Strip a plain question of punctuation, for comparison with others."""
-    bare = plain.translate(PUNCTUATION)
-    return bare.encode()[:MAX_QUESTION_BYTES]
+    if plain.isascii():
+        bare = plain.encode().translate(None, ASCII_PUNCTUATION)
+    else:
+        bare = plain.translate(PUNCTUATION).encode()
+    return bare[:MAX_QUESTION_BYTES]
 
 
 def hash_text(text: str) -> int:

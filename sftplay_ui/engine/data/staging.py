@@ -26,7 +26,7 @@ from sftplay_ui.engine.data.row_checks import Measure, TokenLengths, check_examp
 from sftplay_ui.engine.data.rows import BrokenRow, Place, Row, Source
 from sftplay_ui.engine.data.scripts import main_script
 from sftplay_ui.engine.data.shapes import RoleMapping
-from sftplay_ui.engine.data.split import bare_question, hash_bytes, hash_text, plain_question
+from sftplay_ui.engine.data.split import bare_question, hash_text, plain_question
 from sftplay_ui.engine.data.tally import Occurrence, Tally, excerpt
 
 EXAMPLES_NAME = "examples.jsonl"
@@ -34,6 +34,7 @@ QUESTIONS_NAME = "questions.txt"
 REPORT_EVERY = 2000
 # a file whose first million rows give no example at all is not read to its end
 FRUITLESS_ROWS = 1_000_000
+UNSIGNED = 2**64 - 1
 UNMEASURED = TokenLengths(0, 0, 0, 0)
 # findings that decide about a single example, so that their fix leaves it out
 ROW_DROPS = (
@@ -118,7 +119,8 @@ class Staged:
                 stream.seek(int(starts[row]) - self.columns.length[row])
                 record = orjson.loads(stream.read(self.columns.length[row]))
                 example = Example.from_record(record)
-                text = f"{example.messages[-2].content[:300]} -> {example.reference}"
+                asked = "".join(message.content for message in example.prompt[-1:])
+                text = f"{asked[:300]} -> {example.reference}"
                 shown.append(Occurrence(str(self.place(row)), excerpt(text)))
         return tuple(shown)
 
@@ -158,6 +160,7 @@ class _Writer(AbstractContextManager["_Writer"]):
         self._fixes = frozenset(fixes)
         self._measure = measure
         self._edits = edits
+        self._edits_wait = len(edits) > 0
         self._examples: BinaryIO = staged.examples_path.open("wb", buffering=2**20)
         self._questions: BinaryIO = (staged.folder / QUESTIONS_NAME).open("wb", buffering=2**20)
 
@@ -202,7 +205,7 @@ class _Writer(AbstractContextManager["_Writer"]):
         checked = check_example(example, self._fixes, self._measure)
         mark = 0
         line = record_line(checked.example)
-        if (edited := self._edits.take(line)) is not None:
+        if self._edits_wait and (edited := self._edits.take(line)) is not None:
             if not edited:
                 self._staged.dropped.add("deleted_by_hand", place, example.reference)
                 return
@@ -215,7 +218,8 @@ class _Writer(AbstractContextManager["_Writer"]):
             self._staged.found.add(trouble.kind, place, trouble.text)
         for kind in checked.mended:
             self._staged.changed.add(kind, place, "")
-        mark |= mark_of({trouble.kind for trouble in checked.troubles} - {*checked.mended})
+        if checked.troubles:
+            mark |= mark_of({trouble.kind for trouble in checked.troubles} - {*checked.mended})
         self._staged.columns.marks.append(mark)
         self._measured(checked.lengths or UNMEASURED)
         self._write(checked.example, line, place, file)
@@ -228,8 +232,7 @@ class _Writer(AbstractContextManager["_Writer"]):
 
     def _write(self, example: Example, record: bytes, place: Place, file: int) -> None:
         columns = self._staged.columns
-        asked = "\n".join([m.content for m in example.messages if m.role == "user"])
-        answer = "\n".join([m.content for m in example.messages if m.role == "assistant"])
+        asked, answer = _texts(example)
         question = plain_question(asked)
         spooled = bare_question(question)
         name = hash_text(question)
@@ -238,14 +241,25 @@ class _Writer(AbstractContextManager["_Writer"]):
         self._questions.write(spooled)
         columns.length.append(len(record))
         columns.question.append(name)
-        columns.prompt.append(hash_text(f"{system}\n{question}") if system else name)
-        columns.answer.append(hash_text(" ".join(answer.split())))
-        columns.record.append(hash_bytes(record))
+        # what is only compared within this pass needs no hash that other machines agree on
+        columns.prompt.append(hash(f"{system}\n{question}") & UNSIGNED if system else name)
+        columns.answer.append(hash(" ".join(answer.split())) & UNSIGNED)
+        columns.record.append(hash(record) & UNSIGNED)
         columns.question_bytes.append(len(spooled))
         columns.chars.append(len(asked) + len(answer))
         columns.line.append(place.line)
         columns.file.append(file)
         self._staged.scripts[main_script(answer) or "no letters"] += 1
+
+
+def _texts(example: Example) -> tuple[str, str]:
+    """Give all that is asked and all that is answered."""
+    messages = example.messages
+    if len(messages) == 2 and messages[0].role == "user":
+        return messages[0].content, messages[1].content
+    asked = [message.content for message in messages if message.role == "user"]
+    answered = [message.content for message in messages if message.role == "assistant"]
+    return "\n".join(asked), "\n".join(answered)
 
 
 def record_line(example: Example) -> bytes:
