@@ -139,6 +139,7 @@ def told(story: Story) -> dict[str, Any]:
         "device": story.started.device if story.started else "",
         "versions": dict(story.started.versions) if story.started else {},
         "resume": resume_offer(story),
+        "scores": [{"step": step, **scores} for step, scores in story.scores],
         "extend": extend_offer(story),
         "rate": suggested_rate(story),
     }

@@ -6,7 +6,7 @@ Feed it events with `add`; read it by index. Where the events come from is left 
 import math
 import secrets
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from sftplay_ui.engine.events import (
     StepLogged,
     Warned,
 )
+from sftplay_ui.engine.resolve import LOSS_METRICS
 from sftplay_ui.engine.runs import Run, State, derive_state
 
 STEP_COLUMNS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory")
@@ -97,6 +98,7 @@ class Story:
     evaluations: Series = field(default_factory=lambda: Series(EVAL_COLUMNS))
     samples: list[SampleGenerated] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
+    scores: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
     choices: tuple[Choice, ...] = ()
     suggested: RateSuggested | None = None
     started: RunStarted | None = None
@@ -122,6 +124,7 @@ class Story:
                 self.phase, self.done = event, 0
             case EvaluationLogged():
                 self.evaluations.add(event.step, event.metrics.get("eval_loss", math.nan))
+                self.add_scores(event)
             case CheckpointSaved():
                 self.checkpoint = event
             case _:
@@ -157,6 +160,13 @@ class Story:
                 self.suggested = event
             case Warned():
                 self.warnings = [*self.warnings, event][-WARNINGS_KEPT:]
+
+    def add_scores(self, event: EvaluationLogged) -> None:
+        """Keep the scores of answers, where an evaluation made any; its loss has a curve."""
+        scores = {name: value for name, value in event.metrics.items() if name not in LOSS_METRICS}
+        if scores:
+            self.scores = [*self.scores, (event.step, scores)]
+            self.facts += 1
 
     def end(self) -> None:
         """Take note that the worker is gone."""

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,25 +117,10 @@ def byte_level_tokenizer() -> Tokenizer:
 def build_tiny_t5(folder: Path) -> Path:
     """Write a seeded T5 of 2 + 2 layers (FLAN-T5's shape), unigram tokenizer; return the folder."""
     import torch
-    from tokenizers.implementations import SentencePieceUnigramTokenizer
-    from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-    unigram = SentencePieceUnigramTokenizer()
-    unigram.train_from_iterator(
-        list(TEXTS),
-        vocab_size=400,
-        special_tokens=["<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
-    )
-    # The implementation classes have no public way to set a post-processor.
-    raw = unigram._tokenizer
-    raw.post_processor = TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
-    )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
+        tokenizer_object=unigram_tokenizer(),
         pad_token="<pad>",
         eos_token="</s>",
         unk_token="<unk>",
@@ -153,6 +147,26 @@ def build_tiny_t5(folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def unigram_tokenizer() -> Tokenizer:
+    """Make T5's kind of tokenizer: pieces with scores; line breaks become blanks.
+
+    The pieces are the texts' characters and words: trained ones would differ from time to time.
+    """
+    words = sorted({f"▁{word}" for text in TEXTS for word in text.split()})
+    characters = sorted({"▁", *"".join(TEXTS).replace(" ", "")})
+    pieces = [(token, 0.0) for token in ("<pad>", "</s>", "<unk>")]
+    pieces += [(character, -4.0) for character in characters]
+    pieces += [(word, -6.0) for word in words if word not in characters]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return tokenizer
 
 
 def _decoder_config(*, tied: bool, pad_is_eos: bool) -> dict[str, object]:

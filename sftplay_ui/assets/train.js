@@ -137,6 +137,21 @@
     });
   };
 
+  /* One row for each evaluation, the scores of its answers side by side. */
+  function scoreTable(section, part, scores) {
+    section.hidden = !scores.length;
+    if (!scores.length) return;
+    const names = Object.keys(scores[0]).filter(name => name !== "step"), head = make("tr");
+    for (const name of ["step", ...names]) head.append(make("th", name.replaceAll("_", " "), "number"));
+    part["score-names"].replaceChildren(head);
+    part.scores.replaceChildren(...scores.map(each => {
+      const row = make("tr");
+      row.append(make("td", each.step.toLocaleString("en"), "number"));
+      for (const name of names) row.append(make("td", figure(each[name], 3), "number"));
+      return row;
+    }));
+  }
+
   SFTPlay.told = element => {
     const root = element.querySelector(".told"), part = parts(root);
     part["rate-use"].addEventListener("click", () => document.getElementById("train-reuse").click());
@@ -148,6 +163,7 @@
       if (now.told === shown && shown !== null) return;
       shown = now.told;
       const told = shown || { samples: [], warnings: [], choices: [], rate: null };
+      scoreTable(block("scores"), part, told.scores || []);
       block("rate").hidden = !told.rate;
       block("samples").hidden = !!told.rate;
       if (told.rate) {
@@ -199,7 +215,7 @@
     first.append(name);
     tone(pill, each.state);
     state.append(pill);
-    row.append(first, make("td", each.job), state,
+    row.append(first, make("td", each.job.replace("_", " ")), state,
       make("td", each.total_steps ? `${each.step} / ${each.total_steps}` : "", "number"),
       make("td", each.loss === null ? "" : each.loss.toFixed(3), "number"),
       make("td", new Date(each.started * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" }), "muted"));

@@ -257,16 +257,26 @@ class DataTab:
             waiting = note("The doctor looks at the examples as soon as the columns are chosen.")
             return facts_board(looks, None), waiting, nothing
         measure, why_not = self.measure(model, max_seq_len, reading.files, EXAMINED_BYTES)
+        version = self.version(reading, model if measure else "", max_seq_len)
+        exam = self.work.known(version)
         try:
-            with self.work.begin("examine", reading.files) as tell:
-                exam = examine(reading.config(), self.workspace, tell, measure=measure)
+            if exam is None:
+                with self.work.begin("examine", reading.files) as tell:
+                    exam = examine(reading.config(), self.workspace, tell, measure=measure)
         except Superseded:
             return gr.skip(), gr.skip(), gr.skip()
-        self.work.examined(reading.files, exam.rows, exam.found)
+        self.work.examined(reading.files, exam, version)
         kinds = [finding.kind for finding in exam.findings if finding.fix]
         chosen = [kind for kind in fixes or [] if kind in kinds]
         switches = gr.CheckboxGroup(choices=[(kind, kind) for kind in kinds], value=chosen)
         return facts_board(looks, exam.rows), doctor_board(exam, chosen, why_not), switches
+
+    def version(self, reading: Reading, model: str, max_seq_len: float | None) -> object:
+        """Name what an examination depends on: files, how they are read and measured, edits."""
+        stats = [checked_file(file, self.workspace).stat() for file in reading.files]
+        edits = read_edits(self.workspace.data / "processed").to_lines()
+        files = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        return reading, files, model, max_seq_len, edits
 
     def measure(
         self, model: str, max_seq_len: float | None, files: Sequence[str] = (), most: int = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftplay_ui.engine.data.process import REPORT_NAME, DataProgress, OnProgress
+from sftplay_ui.engine.data.process import REPORT_NAME, DataProgress, Examination, OnProgress
 from sftplay_ui.engine.errors import DataError
 
 PHASES = {"read": "Reading", "compare": "Looking for duplicates", "write": "Writing"}
@@ -42,6 +42,7 @@ class DataWork:
         self.doing: dict[str, Doing] = {}
         self.rows: dict[tuple[str, ...], int] = {}
         self.found = 0
+        self.newest: tuple[object, Examination] | None = None
 
     @contextmanager
     def begin(self, what: str, files: tuple[str, ...]) -> Iterator[OnProgress]:
@@ -62,10 +63,16 @@ class DataWork:
                 if self.doing.get(what) is mine:
                     del self.doing[what]
 
-    def examined(self, files: tuple[str, ...], rows: int, found: int) -> None:
-        """Remember how many rows some files have, so that the next progress has a total."""
-        self.rows = {files: rows}
-        self.found = found
+    def examined(self, files: tuple[str, ...], exam: Examination, version: object = None) -> None:
+        """Remember an examination: a reload asks for it again, and progress gets its total."""
+        self.rows = {files: exam.rows}
+        self.found = exam.found
+        self.newest = version, exam
+
+    def known(self, version: object) -> Examination | None:
+        """Give the newest examination if it was of just this version of files and settings."""
+        newest = self.newest
+        return newest[1] if newest is not None and newest[0] == version else None
 
     def stop(self) -> None:
         """End the processing; what was processed before stays as it was."""

@@ -18,7 +18,7 @@ from sftplay_ui.engine.text.tokens import tokenise
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
 from sftplay_ui.tabs.guard import guarded
-from sftplay_ui.tabs.markup import board, empty, escape, note
+from sftplay_ui.tabs.markup import board, empty, escape, note, problem
 from sftplay_ui.tabs.pager import Pager, place_of
 from sftplay_ui.tabs.parts import card_title, on_load, page_head
 from sftplay_ui.tabs.style_templates import StyleTemplates
@@ -183,6 +183,8 @@ class StyleTab:
             "api_visibility": "private",
         }
         opened.then(guarded(self.preview), **looking)
+        filling = {"inputs": [template, self.model], "outputs": self.templates.filled}
+        opened.then(guarded(self.templates.source), **(looking | filling))
         page.select(guarded(self.preview), **looking)
         judging = looking | {"inputs": judged, "outputs": [self.adherence]}
         page.select(guarded(self.judge), **judging)
@@ -231,7 +233,8 @@ class StyleTab:
             source = self.templates.template(*look)
             found = tokenise(example, source.template, source.tokeniser, max_seq_len)
         except (ModelError, TemplateError) as error:
-            return note(f"{error.what} {error.fix}")
+            # there is only this one example, so its number says nothing
+            return problem(error.what.removeprefix("Example 1: "), error.fix)
         named = f"Template: {source.template.name} ({source.template.reason})."
         return (
             token_figures(found)

@@ -91,13 +91,18 @@ class StyleTemplates:
         """Connect the editor with the choice."""
         both = [self.chosen, model]
         for event in (self.chosen.change, model.change):
-            wire(event, self.source, both, [self.editor, self.reason], note=message)
+            wire(event, self.source, both, self.filled, note=message)
         drafted = [self.editor, self.chosen, model]
         wire(self.editor.change, self.check, drafted, [self.checked], note=message)
         kept = [self.checked, self.chosen]
         asked = [self.editor, self.name, model]
         wire(self.save_button.click, self.save, asked, kept, note=message)
         wire(self.render_button.click, self.render, both, [self.rendered], note=message, slow=True)
+
+    @property
+    def filled(self) -> list[Any]:
+        """List what follows from the choice: the editor, and why it is the one."""
+        return [self.editor, self.reason]
 
     def choices(self) -> list[tuple[str, str]]:
         """List the model's own template and the files."""

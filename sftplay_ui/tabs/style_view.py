@@ -10,7 +10,7 @@ from itertools import zip_longest
 
 from sftplay_ui.engine.checks import CheckResult
 from sftplay_ui.engine.data.examples import Example, RenderedExample
-from sftplay_ui.engine.style.checks import Adherence
+from sftplay_ui.engine.style.checks import QUOTED, Adherence
 from sftplay_ui.engine.text.tokens import TokenisedExample, TokenPiece
 from sftplay_ui.tabs.markup import Figure, escape, figures
 
@@ -161,12 +161,14 @@ def one_demand(found: Adherence, looked: str) -> str:
     percent = 100 * found.share
     shown = "".join(
         f"<li><button type='button' class='row-link' data-row='{row}'>Example {row}</button> "
-        f"<q dir='auto'>{escape(text)}</q></li>"
+        f"<q dir='auto'>{escape(text)}{'…' if len(text) >= QUOTED else ''}</q></li>"
         for row, text in zip(found.rows, found.examples, strict=False)
     )
+    listed = f"<details><summary>Some that break it</summary><ul>{shown}</ul></details>"
+    listed = listed if shown else ""
     return (
         f"<section class='demand {tone}'><p><b>{escape(found.sentence)}</b></p>"
         f"<div class='share' role='img' aria-label='{percent:.0f} % break it'>"
         f"<i style='width:{percent:.1f}%'></i></div>"
-        f"<ul>{shown}</ul><small class='muted'>{escape(looked)}</small></section>"
+        f"{listed}<small class='muted'>{escape(looked)}</small></section>"
     )

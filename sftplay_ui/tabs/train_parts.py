@@ -72,6 +72,11 @@ TOLD = """
     <h2 class="card-title">Sample answers, before and now</h2>
     <div data-part="samples"></div>
   </section>
+  <section data-block="scores" aria-label="Scores of answers" hidden>
+    <h2 class="card-title">Scores of the validation answers</h2>
+    <div class="scroll"><table class="table"><thead data-part="score-names"></thead>
+      <tbody data-part="scores"></tbody></table></div>
+  </section>
   <section data-block="warnings" aria-label="Warnings" hidden>
     <h2 class="card-title">Warnings</h2>
     <ul class="warns" data-part="warnings"></ul>

@@ -137,9 +137,13 @@ class TrainTab:
             start = gr.Button("Start training", variant="primary", elem_id="train-start")
             self.start_note = note_box("train-start-note")
             with gr.Row(elem_classes=["toolbar"]):
-                ask = gr.Button("Will it fit?", size="sm", elem_id="train-fit-ask")
-                find = gr.Button("Find learning rate", size="sm", elem_id="train-find-lr")
-                queue = gr.Button("Add to queue", size="sm", elem_id="train-queue")
+                ahead = {
+                    self.look_ahead: gr.Button("Will it fit?", size="sm", elem_id="train-fit-ask"),
+                    self.find_lr: gr.Button(
+                        "Find learning rate", size="sm", elem_id="train-find-lr"
+                    ),
+                    self.enqueue: gr.Button("Add to queue", size="sm", elem_id="train-queue"),
+                }
             self.fit = note_box("train-fit")
             self.preset = gr.Radio(
                 list(PRESETS), value="balanced", label="Preset", elem_id="train-preset"
@@ -173,22 +177,14 @@ class TrainTab:
             )
             show = gr.Button("Show", size="sm", elem_id="train-show")
         self.wire_form(start, show, shown)
-        for button, handler in ((find, self.find_lr), (queue, self.enqueue)):
+        for handler, button in ahead.items():
             button.click(
                 guarded(handler),
                 inputs={self.source, *self.form.inputs},
-                outputs=[self.start_note],
-                show_progress="hidden",
+                outputs=[self.fit],
+                show_progress="minimal",
                 api_visibility="private",
             ).then(None, js="() => SFTPlay.soon()")
-        ask.click(
-            guarded(self.look_ahead),
-            inputs={self.source, *self.form.inputs},
-            outputs=[self.fit],
-            queue=False,
-            show_progress="minimal",
-            api_visibility="private",
-        )
 
     def wire_form(self, start: gr.Button, show: gr.Button, shown: gr.Textbox) -> None:
         """Wire what belongs to the form."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from sftplay_ui.engine.events import StepLogged
+from sftplay_ui.engine.events import EventWriter, RateSuggested, RunFinished, StepLogged
 from sftplay_ui.engine.runs import Run
 from sftplay_ui.engine.workspace import Workspace
 from tests import stand_in
@@ -166,3 +166,33 @@ def test_a_run_is_stopped_and_goes_on_and_is_nobody_elses_to_disturb(open_page, 
     run.kill()
     steps = [event.step for event in run.events() if isinstance(event, StepLogged)]
     assert steps == [*range(1, len(steps) + 1)]
+
+
+def test_the_line_is_changed_and_a_found_rate_taken_over_by_buttons(open_page, workspace):
+    found = stand_in.make_run(workspace, "find-lr-model", "find_lr")
+    writer = EventWriter(found.events_path)
+    writer.write(
+        RateSuggested(learning_rate=3e-4, what="It fell.", rates=(1e-5, 1e-3), losses=(0.0, -1.0))
+    )
+    writer.write(RunFinished(step=2, adapter="", seconds=1.0))
+    writer.close()
+    (found.folder / "worker.json").write_text("{}")
+    process = stand_in.start(stand_in.make_run(workspace, "alive"), "--steps", "4000")
+    for place, name in enumerate(("a", "b"), start=1):
+        (stand_in.make_run(workspace, name).folder / "queued").write_text(str(place))
+    page = open_page("train")
+    waiting = page.locator("#train-line li > span")
+    expect(waiting).to_have_text(["a", "b"])
+    page.get_by_role("button", name="Start b earlier").click()
+    expect(waiting).to_have_text(["b", "a"])
+    page.get_by_role("button", name="Remove b from the line").click()
+    expect(waiting).to_have_text(["a"])
+    page.get_by_role("button", name="Remove a from the line").click()
+    expect(page.locator("#train-line-card")).to_be_hidden()
+    process.kill()
+    process.wait()
+    page.get_by_role("button", name="find-lr-model").click()
+    expect(page.locator("[data-part=rate]")).to_have_text("3e−4")
+    page.get_by_role("button", name="Use this learning rate").click()
+    rate = page.get_by_label("Learning rate", exact=True)
+    expect(rate).to_have_value("0.0003")

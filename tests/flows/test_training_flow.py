@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from sftplay_ui.engine.events import (
     RunStopped,
     StepLogged,
 )
+from sftplay_ui.engine.run_queue import enqueue, waiting
 from sftplay_ui.engine.runs import Run, resume_run, start_run
 from tests.training import adapter_bytes, config_for, of_kind, write_examples
 
@@ -78,6 +80,20 @@ def test_a_stopped_worker_saves_and_leaves_in_peace(tiny_llama, workspace):
     assert run.state() == "stopped"
     assert any((workspace.outputs / "tb" / run.name).iterdir())
     assert (run.folder / "checkpoints" / f"checkpoint-{last.step}" / "manifest.json").exists()
+
+
+def test_a_run_in_line_begins_when_the_one_before_ends_without_a_window(tiny_llama, workspace):
+    config = config_for(tiny_llama, max_steps=40, eval_strategy="no", save_strategy="no")
+    first = start_run(config.model_copy(update={"run_name": "first"}), workspace)
+    second = enqueue(config.model_copy(update={"run_name": "second"}), workspace)
+    assert waiting(workspace) == [second] or first.state() != "running"
+    assert isinstance(follow(first)[-1], RunFinished)
+    deadline = time.monotonic() + 60
+    while not second.is_alive() and not second.events() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert isinstance(follow(second)[-1], RunFinished)
+    assert waiting(workspace) == []
+    assert second.events()[0].time > first.events()[-1].time
 
 
 def test_two_processes_learn_what_one_does(tiny_llama, workspace):

@@ -9,12 +9,18 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from sftplay_ui.answers import extend_offer
+from sftplay_ui.answers import extend_offer, told
 from sftplay_ui.engine import run_queue
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import SETTINGS, load_config
 from sftplay_ui.engine.errors import RunNotFoundError
-from sftplay_ui.engine.events import EventWriter, RateSuggested, RunFinished, RunStarted
+from sftplay_ui.engine.events import (
+    EvaluationLogged,
+    EventWriter,
+    RateSuggested,
+    RunFinished,
+    RunStarted,
+)
 from sftplay_ui.engine.project import CurrentData, set_current_data
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
@@ -230,6 +236,19 @@ def test_the_rate_that_was_found_is_taken_over_with_the_settings(tab, workspace)
     whole_story(tab, run.name)
     filled = tab.reuse(run.name)
     assert filled[tab.form.controls["train.learning_rate"]]["value"] == "0.0004"
+
+
+def test_scores_of_answers_are_told_evaluation_by_evaluation(tab, workspace):
+    run = stand_in.make_run(workspace, "scored")
+    writer = EventWriter(run.events_path)
+    for step in (0, 5):
+        metrics = {"eval_loss": 2.0, "eval_perplexity": 7.4, "rougeL": 0.1 * step}
+        writer.write(EvaluationLogged(step=step, metrics=metrics))
+    writer.write(RunFinished(step=5, adapter="", seconds=1.0))
+    writer.close()
+    (run.folder / "worker.json").write_text("{}")
+    scores = told(whole_story(tab, run.name))["scores"]
+    assert scores == [{"step": 0, "rougeL": 0.0}, {"step": 5, "rougeL": 0.5}]
 
 
 def test_a_queued_run_waits_with_its_place_and_leaves_when_cancelled(tab, workspace, monkeypatch):

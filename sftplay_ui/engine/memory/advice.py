@@ -47,7 +47,7 @@ def best_changes(
     ):
         try:
             then = need(other, shape, device, lengths)
-        except (BackendError, ConfigError):  # not on this device
+        except (BackendError, ConfigError):  # not on this device, or not with this model
             continue
         saved = now.device_bytes - then.device_bytes
         if saved > WORTH * now.device_bytes:

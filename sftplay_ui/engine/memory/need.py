@@ -47,7 +47,13 @@ def need(
     Raises ConfigError or BackendError for what the device cannot do at all.
     """
     longest = longest_example(config, lengths)
-    size = ModelSize(shape.parameters, shape.layers, shape.hidden, shape.intermediate)
+    size = ModelSize(
+        shape.parameters,
+        shape.layers,
+        shape.hidden,
+        shape.intermediate,
+        encodes=shape.family == "t5",
+    )
     resolved = resolve(config, device, size, longest)
     setup = setup_of(config, shape, resolved, lengths, scores=device.kind == "cpu")
     most = peak(shape, setup)
