@@ -148,6 +148,34 @@ def test_secrets_never_show_in_a_report(workspace: Workspace) -> None:
     assert {"secrets", "personal_data", "html_remains", "exact_duplicates"} <= set(found(report))
 
 
+def test_what_is_repeated_is_named_with_the_place_it_was_first_at(workspace: Workspace) -> None:
+    rows = good_rows()
+    asked = "Tell me briefly about wool jackets, please"
+    rows += [rows[3], row(asked, "Another answer."), row(asked.replace("jackets", "jacket"), "No.")]
+    shown = {f.kind: f.examples[0].text for f in process(workspace, rows).findings}
+    assert shown["exact_duplicates"].startswith("like rows.jsonl:4: Tell me")
+    assert shown["contradictory_answers"].startswith("like rows.jsonl:30: Tell me")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [("你好，朋友在哪里", "嗨"), ("Translate this sentence into Russian", "Я читаю эту книгу")],
+)
+def test_a_word_of_one_character_and_a_translation_are_no_trouble(
+    question: str, answer: str
+) -> None:
+    example = Example((Message("user", question), Message("assistant", answer)))
+    assert check_example(example, ()).troubles == ()
+
+
+@pytest.mark.parametrize(
+    "turns", [[("assistant", "Yes.")], [("user", "Why?"), ("assistant", "So."), ("user", "Oh?")]]
+)
+def test_an_example_of_any_order_of_turns_is_checked(turns: list[tuple[str, str]]) -> None:
+    example = Example(tuple(Message(role, text) for role, text in turns))
+    assert check_example(example, ()).example == example
+
+
 @pytest.mark.parametrize(
     ("text", "masked"),
     [
@@ -158,6 +186,8 @@ def test_secrets_never_show_in_a_report(workspace: Workspace) -> None:
         ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----", "[secret]"),
         ("-----BEGIN PRIVATE KEY----- opens a key. - But -----", None),
         ("-----BEGIN PRIVATE KEY-----\nDEK-Info: AES-256\n\nabc", "[secret]"),
+        ("aws_secret_access_key = wJalr4UtnFEMI/K7", "aws_secret_access_key = [secret]"),
+        ("client_secret: 'a1b2c3d4e5f6'", "client_secret: '[secret]'"),
         ("the key to success: work hard", "the key to success: work hard"),
         ("password = getpass.getpass()", "password = getpass.getpass()"),
         ("task-based, risk-free", "task-based, risk-free"),

@@ -353,6 +353,13 @@ def test_an_array_that_is_cut_says_so(tmp_path: Path, text: str) -> None:
     assert kinds(rows) == {"truncated_json": 1}
 
 
+def test_the_rows_of_an_array_in_one_line_are_numbered(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", json.dumps([*PAIRS]))
+    assert lines_of(rows_of(path)) == [1, 2, 3, 4, 5]
+    path = write(tmp_path / "a.json", json.dumps([*PAIRS], indent=1))
+    assert lines_of(rows_of(path)) == [2, 6, 10, 14, 18]
+
+
 def test_a_big_array_is_read_in_bounded_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     row = json.dumps({"question": "Why?", "answer": "x" * 1000})

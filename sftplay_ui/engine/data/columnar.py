@@ -319,7 +319,7 @@ def _refuse_endless_parts(path: Path, part: IO[bytes]) -> None:
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    reason = str(error).splitlines()[0][:200].rstrip(". ") if str(error) else type(error).__name__
     return DataError(
         f"{path.name} is not a readable {kind} file: {reason}.",
         "Export or download the file again.",

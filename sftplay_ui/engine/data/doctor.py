@@ -20,6 +20,8 @@ from sftplay_ui.engine.errors import DataError
 # an example is an outlier beyond this many times the length that nine of ten stay below
 OUTLIER_FACTOR = 8
 OUTLIER_CHARS = 4000
+# the column whose names are equal for an example and the one it repeats; "": the groups
+REPEATED = {"exact_duplicates": "record", "contradictory_answers": "prompt", "near_duplicates": ""}
 Mask = npt.NDArray[np.bool_]
 
 
@@ -67,7 +69,7 @@ def diagnose(staged: Staged, fixes: Collection[str] = ()) -> Diagnosis:
     findings = [
         make_finding(kind, count, shown, fixed=kind in fixes)
         for kind in KINDS
-        for count, shown in [_cases(staged, kind, masks.get(kind))]
+        for count, shown in [_cases(staged, kind, masks.get(kind), groups)]
         if count
     ]
     dropped: dict[str, Mask] = {}
@@ -79,13 +81,22 @@ def diagnose(staged: Staged, fixes: Collection[str] = ()) -> Diagnosis:
     return Diagnosis(tuple(findings), groups, dropped, marks)
 
 
-def _cases(staged: Staged, kind: str, mask: Mask | None) -> tuple[int, tuple[Occurrence, ...]]:
+def _cases(
+    staged: Staged, kind: str, mask: Mask | None, groups: npt.NDArray[np.uint64]
+) -> tuple[int, tuple[Occurrence, ...]]:
     if kind in staged.found.counts:
         return staged.found.counts[kind], tuple(staged.found.shown[kind])
     if mask is None:
         return 0, ()
     rows = np.flatnonzero(mask)
-    return len(rows), staged.occurrences(rows[:SHOWN].tolist())
+    shown = rows[:SHOWN].tolist()
+    if kind in REPEATED:
+        column = REPEATED[kind]
+        names = staged.numbers(column, np.uint64) if column else groups
+        return len(rows), staged.occurrences(
+            shown, firsts=[int(np.argmax(names == names[row])) for row in shown]
+        )
+    return len(rows), staged.occurrences(shown)
 
 
 def _set_masks(

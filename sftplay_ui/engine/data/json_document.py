@@ -43,8 +43,14 @@ def _array(path: Path, pieces: JsonPieces) -> Iterator[Row]:
             "Choose a file that begins with [ or {, or rename it to what it is.",
         )
     pieces.take("[")
+    place = Place(path, 0)
+    in_one_line = False
+    rows = 0
     while (character := pieces.peek()) != "]":
-        place = Place(path, pieces.line)
+        rows += 1
+        # a document without line breaks has no lines to name: its rows are numbered instead
+        in_one_line = in_one_line or (rows == 2 and pieces.line == place.line)
+        place = Place(path, rows if in_one_line else pieces.line)
         if character == "":
             yield BrokenRow(place, "truncated_json", "the file ends inside its list")
             return

@@ -23,10 +23,11 @@ SECRET = re.compile(
     r"|(?<=://)[^\s/:@]{1,80}:[^\s/@]{1,80}(?=@)"
 )
 ASSIGNED = re.compile(
-    r"(?i)(?<=\b)(?P<name>passw(?:or)?d|api[_-]?key|secret[_-]?key|access[_-]?token)"
+    r"(?i)(?<![A-Za-z])(?P<name>passw(?:or)?d|api[_-]?key|secret[_-]?(?:access[_-]?)?key"
+    r"|access[_-]?(?:token|key)|auth[_-]?token|client[_-]?secret)"
     r"(?P<sign>\s{0,3}[=:]\s{0,3}['\"]?)(?=[^\s'\"]{0,60}\d)(?=[^\s'\"]{0,60}[A-Za-z])[^\s'\"()]{8,80}"
 )
-ASSIGNED_WORDS = ("passw", "key", "token")
+ASSIGNED_WORDS = ("passw", "key", "token", "secret")
 # addresses that are kept free for examples (RFC 2606)
 NOBODY = r"(?![\w.-]*\bexample\.(?:com|org|net)\b)(?![\w.-]*\.(?:example|invalid|test)\b)"
 MAIL = re.compile(rf"[\w.+-]{{1,64}}@{NOBODY}[\w-]{{1,63}}(?:\.[\w-]{{1,63}}){{1,5}}\b")

@@ -5,6 +5,7 @@ What only shows in the whole set (duplicates, contradictions, outliers) is left 
 
 import html
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ HTML = re.compile(
 )
 BREAK = re.compile(r"<(?:br|/p|/div|/li|/h[1-6]|/tr)\s{0,3}/?>", re.IGNORECASE)
 MIN_REPEATED_CHARS = 20
+# who asks for a translation wants another script
+TRANSLATE = re.compile("translat|übersetz|tradu|перевед|перевод|翻訳|翻译|翻譯|번역", re.IGNORECASE)
 EAST_ASIAN = {"Chinese", "Japanese"}
 
 
@@ -140,7 +143,8 @@ def _relations(example: Example) -> Iterator[Trouble]:
     else:  # written or edited elsewhere: anything may follow the answer, nothing come before it
         question, answer = "\n".join(m.content for m in example.prompt[-1:]), example.reference
     stripped = answer.strip()
-    if len(stripped) == 1:
+    # one Chinese character is a word: the category of letters without upper and lower case
+    if len(stripped) == 1 and unicodedata.category(stripped) != "Lo":
         yield Trouble("one_character_answers", f"{question[:150]} -> {stripped}")
     if len(question) >= MIN_REPEATED_CHARS and question in answer:
         yield Trouble("answer_repeats_question", answer)
@@ -149,7 +153,8 @@ def _relations(example: Example) -> Iterator[Trouble]:
     if not (question.isascii() and answer.isascii()):
         asked, answered = scripts_of(question), scripts_of(answer)
         # Chinese characters alone may be Japanese, and names stay in their own script
-        if asked and answered and not asked & answered and {*asked, *answered} != EAST_ASIAN:
+        differ = asked and answered and not asked & answered
+        if differ and {*asked, *answered} != EAST_ASIAN and not TRANSLATE.search(question):
             text = f"{asked.most_common(1)[0][0]} -> {answered.most_common(1)[0][0]}"
             yield Trouble("mixed_languages", f"{text}: {question[:80]}")
 

@@ -4,6 +4,7 @@ Of each example only hashes and a few numbers stay in memory (about 60 bytes), s
 need no more than some dozen megabytes. Judging the set as a whole is left to `doctor` and `split`.
 """
 
+import itertools
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -110,17 +111,20 @@ class Staged:
         lengths = self.numbers("question_bytes", np.uint32).astype(np.int64)
         return Texts(self.folder / QUESTIONS_NAME, np.cumsum(lengths) - lengths, lengths)
 
-    def occurrences(self, rows: Sequence[int]) -> tuple[Occurrence, ...]:
-        """Show a few examples by their places and questions."""
+    def occurrences(
+        self, rows: Sequence[int], firsts: Sequence[int] = ()
+    ) -> tuple[Occurrence, ...]:
+        """Show a few examples by their places and questions; `firsts` are the ones they repeat."""
         starts = np.cumsum(self.numbers("length", np.uint32), dtype=np.int64)
         shown: list[Occurrence] = []
         with self.examples_path.open("rb") as stream:
-            for row in rows:
+            for row, first in itertools.zip_longest(rows, firsts):
                 stream.seek(int(starts[row]) - self.columns.length[row])
                 record = orjson.loads(stream.read(self.columns.length[row]))
                 example = Example.from_record(record)
                 asked = "".join(message.content for message in example.prompt[-1:])
-                text = f"{asked[:300]} -> {example.reference}"
+                like = "" if first is None else f"like {self.place(first)}: "
+                text = f"{like}{asked[:300]} -> {example.reference}"
                 shown.append(Occurrence(str(self.place(row)), excerpt(text)))
         return tuple(shown)
 

@@ -5,6 +5,7 @@ ends with an answer, tool turns are kept as text. Each of these is counted; what
 refused with a reason.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,13 +129,10 @@ def _joined_parts(parts: Sequence[object], number: int) -> str:
 def _in_order(messages: Sequence[Message], changes: list[str]) -> tuple[Message, ...]:
     """Join, begin and end as a chat template expects it; what is done is added to `changes`."""
     joined: list[Message] = []
-    for message in messages:
-        if joined and joined[-1].role == message.role:
-            text = f"{joined[-1].content}\n\n{message.content}"
-            joined[-1] = Message(message.role, text)
-            changes.append("turns_joined")
-        else:
-            joined.append(message)
+    for role, run in itertools.groupby(messages, key=lambda message: message.role):
+        texts = [message.content for message in run]
+        joined.append(Message(role, "\n\n".join(texts)))
+        changes.extend(["turns_joined"] * (len(texts) - 1))
     if any(message.role == "system" for message in joined[1:]):
         raise RefusedRowError("system_not_first", "a system turn stands inside the conversation")
     if all(message.role != "assistant" for message in joined):
