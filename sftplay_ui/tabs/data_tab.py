@@ -276,7 +276,8 @@ class DataTab:
         stats = [checked_file(file, self.workspace).stat() for file in reading.files]
         edits = read_edits(self.workspace.data / "processed").to_lines()
         files = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-        return reading, files, model, max_seq_len, edits
+        current = current_data(self.workspace)
+        return reading, files, model, max_seq_len, edits, current and current.template_path
 
     def measure(
         self, model: str, max_seq_len: float | None, files: Sequence[str] = (), most: int = 0

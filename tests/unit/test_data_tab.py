@@ -7,13 +7,13 @@ import pytest
 
 from sftplay_ui.engine.config_file import load_config, make_config
 from sftplay_ui.engine.data.hub_data import HubName
-from sftplay_ui.engine.data.process import DataProgress, process_files
+from sftplay_ui.engine.data.process import DataProgress, Examination, process_files
 from sftplay_ui.engine.data.table import open_table
 from sftplay_ui.engine.errors import DataError
 from sftplay_ui.engine.project import current_data
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
-from sftplay_ui.tabs import data_source
+from sftplay_ui.tabs import data_source, data_tab
 from sftplay_ui.tabs.data_files import ROLES, checked_file, raw_files
 from sftplay_ui.tabs.data_tab import DataTab
 from sftplay_ui.tabs.data_view import histogram
@@ -160,7 +160,7 @@ def test_settings_are_kept_with_the_project_and_work_in_a_terminal(tab: DataTab)
 
 
 def test_shares_become_numbers_of_the_examples_there_are_and_back(tab: DataTab) -> None:
-    tab.work.examined(("a",), 60, 55)
+    tab.work.examined(("a",), Examination(60, 55, {}, {}, {}, ()))
     assert tab.counted("numbers", 0.8, 0.1, 0.1) == [45, 5, 5]
     assert tab.counted("shares", 45, 5, 5) == [0.818, 0.091, 0.091]
 
@@ -242,9 +242,22 @@ def test_what_try_it_now_processed_is_shown_and_stays_as_it_is(tab: DataTab) -> 
         tab.result.rows.delete("train", "", "", 1, said(**row_of(tab, 0)))
 
 
+def test_a_reload_does_not_examine_the_same_files_again(
+    tab: DataTab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = bring(tab.workspace, "c.csv", CAPITALS)
+    asked = [*form_of(file), [], "starter", 512]
+    seen = tab.examine(*asked)
+    monkeypatch.setattr(data_tab, "examine", lambda *_, **__: pytest.fail("examined twice"))
+    assert tab.examine(*asked)[:2] == seen[:2]
+    monkeypatch.undo()
+    bring(tab.workspace, "c.csv", CAPITALS + "One more?;Yes\n")
+    assert ">41<" in tab.examine(*asked)[0]
+
+
 def test_every_page_is_told_how_far_the_work_is_and_may_stop_it(tab: DataTab) -> None:
     work = tab.work
-    work.examined(("a",), 4000, 4000)
+    work.examined(("a",), Examination(4000, 4000, {}, {}, {}, ()))
     assert work.state() == {"what": "", "set": ""}
     with pytest.raises(DataError, match="was stopped"), work.begin("process", ("a",)) as tell:
         tell(DataProgress("read", 2000, None))
