@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from sftplay_ui.engine.data.scripts import main_script
 from sftplay_ui.engine.style.presets import LANGUAGE_SCRIPTS
 
+# Characters of an answer that are kept as an example.
+QUOTED = 120
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _AT_MOST = re.compile(
     r"\b(?:at most|no more than|not more than|a maximum of|maximum|max|up to|in|within)\s+"
@@ -100,7 +102,7 @@ class AdherenceCounter:
             if not check.holds(answer):
                 self._broken[n] += 1
                 if len(self._examples[n]) < 3:
-                    self._examples[n].append(answer[:120])
+                    self._examples[n].append(answer[:QUOTED])
                     self._rows[n].append(row)
 
     def result(self) -> tuple[Adherence, ...]:
