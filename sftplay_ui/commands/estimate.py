@@ -1,9 +1,13 @@
 """The command `estimate`: will a run fit, how long will it take, and what to change."""
 
+from dataclasses import asdict
+
 from sftplay_ui.commands import Answer, Context
+from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import detect_device
+from sftplay_ui.engine.memory.proof import prove
 from sftplay_ui.engine.memory.prospect import Prospect, look_ahead
-from sftplay_ui.engine.memory.table import imagined_card
+from sftplay_ui.engine.memory.table import CARD_GB, imagined_card
 
 GIB = 1 << 30
 NOTE = "Simulated from the model's shape; a real card may lie anywhere in the band."
@@ -12,6 +16,8 @@ NOTE = "Simulated from the model's shape; a real card may lie anywhere in the ba
 def estimate_run(context: Context) -> Answer:
     """Estimate memory and time of a training run on this machine, or on a card one might have."""
     config = context.config()
+    if context.args.prove:
+        return prove_on_card(config, context)
     device = imagined_card(context.args.card) if context.args.card else detect_device()
     ahead = look_ahead(config, device, context.workspace)
     time = ahead.time
@@ -25,6 +31,16 @@ def estimate_run(context: Context) -> Answer:
         "time_source": time.source if time else "there are no training examples yet",
     }
     return Answer(value, describe(ahead))
+
+
+def prove_on_card(config: RunConfig, context: Context) -> Answer:
+    """Measure on the card that is here what the estimate predicts for one of 8 GB (`--card`)."""
+    device = detect_device()
+    context.reporter.say(f"Measuring on {device.name} ...")
+    gigabytes = context.args.card or CARD_GB
+    proof, path = prove(config, device, context.workspace, gigabytes=gigabytes)
+    text = f"{proof.table()}\n\n{proof.trials}. All figures: {path}"
+    return Answer({**asdict(proof), "path": str(path), "table": proof.table()}, text)
 
 
 def describe(ahead: Prospect) -> str:

@@ -7,7 +7,8 @@ the worker dies. The locks lie in the person's cache folder: two copies of the a
 import json
 import os
 import platform
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,11 @@ from sftplay_ui.engine.workspace import user_cache
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """One device: `id` is what torch calls it, memory in bytes, `bf16` whether it is fast there."""
+    """One device: `id` is what torch calls it, memory in bytes, `bf16` whether it is fast there.
+
+    `number` is the driver's own for an NVIDIA card, the same in every process, `uuid` its name for
+    good; `id` counts only the cards that this process may see.
+    """
 
     id: str
     kind: Literal["cpu", "cuda", "mps"]
@@ -31,6 +36,13 @@ class DeviceInfo:
     free_bytes: int
     bf16: bool
     reason: str
+    number: int = -1
+    uuid: str = ""
+
+    @property
+    def lock_name(self) -> str:
+        """Name the device the same way in every process, whichever cards that may see."""
+        return self.id if self.number < 0 else f"{self.kind}:{self.number}"
 
 
 def detect_device() -> DeviceInfo:
@@ -39,52 +51,79 @@ def detect_device() -> DeviceInfo:
 
 
 def nvidia_device() -> DeviceInfo | None:
-    """Ask the driver for the card with the most free memory; never opens a CUDA context."""
+    """Choose the card with the most free memory, of those that no run holds if there are any."""
+    return max(
+        nvidia_cards(),
+        key=lambda card: (DeviceLock(card.lock_name).holder() is None, card.free_bytes),
+        default=None,
+    )
+
+
+def nvidia_cards() -> list[DeviceInfo]:
+    """Ask the driver for the cards, in torch's order; never opens a CUDA context."""
     try:
         import pynvml  # not there on macOS
 
         pynvml.nvmlInit()
     except (ImportError, OSError):
-        return None
+        return []
     except pynvml.NVMLError:
-        return None
-    numbers = visible_cards(pynvml.nvmlDeviceGetCount())
-    cards = [nvidia_card(pynvml, number, place) for place, number in enumerate(numbers)]
+        return []
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]
+    uuids = [as_text(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+    cards = [
+        nvidia_card(pynvml, number, place, uuids[number])
+        for place, number in enumerate(visible_cards(len(handles), uuids))
+    ]
     pynvml.nvmlShutdown()
-    return max(cards, key=lambda card: card.free_bytes, default=None)
+    return cards
 
 
-def visible_cards(count: int) -> list[int]:
+def as_text(name: str | bytes) -> str:
+    """Read a name; older versions of the driver's library give bytes."""
+    return name if isinstance(name, str) else name.decode()
+
+
+def visible_cards(count: int, uuids: Sequence[str] = ()) -> list[int]:
     """List the numbers of the cards torch will see, in its order: CUDA_VISIBLE_DEVICES hides some.
 
-    As CUDA does, the list ends at the first entry that names no card; names that are no numbers
-    (UUIDs) are left to CUDA, and all cards count.
+    As CUDA does, the list ends at the first entry that names no card; a name may be a number or the
+    beginning of a UUID. Names of other kinds are left to CUDA, and all cards count.
     """
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if wanted is None or any(character.isalpha() for character in wanted):
+    if wanted is None:
         return list(range(count))
     numbers = []
-    for entry in wanted.split(","):
-        if not entry.strip().isdecimal() or int(entry) >= count:
+    for entry in (each.strip() for each in wanted.split(",")):
+        named = [n for n, uuid in enumerate(uuids) if entry and uuid.startswith(entry)]
+        if len(named) == 1:
+            numbers += named
+        elif entry and entry[0].isalpha():
+            return list(range(count))
+        elif entry.isdecimal() and int(entry) < count:
+            numbers.append(int(entry))
+        else:
             break
-        numbers.append(int(entry))
     return numbers
 
 
-def nvidia_card(pynvml, number: int, place: int) -> DeviceInfo:  # type: ignore[no-untyped-def]
+def nvidia_card(  # type: ignore[no-untyped-def]
+    pynvml, number: int, place: int, uuid: str
+) -> DeviceInfo:
     """Describe one NVIDIA card by the driver's number; `place` is the number torch gives it."""
     handle = pynvml.nvmlDeviceGetHandleByIndex(number)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    name = pynvml.nvmlDeviceGetName(handle)
     return DeviceInfo(
         id=f"cuda:{place}",
         kind="cuda",
-        name=name if isinstance(name, str) else name.decode(),
+        name=as_text(pynvml.nvmlDeviceGetName(handle)),
         total_bytes=int(memory.total),
         free_bytes=int(memory.free),
         bf16=major >= 8,  # Ampere
         reason=f"compute capability {major}.{minor}",
+        number=number,
+        uuid=uuid,
     )
 
 
@@ -180,3 +219,30 @@ class DeviceLock:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return holder if holder.process.is_alive() else None
+
+
+@contextmanager
+def held(device: DeviceInfo, run: Path, processes: int = 1) -> Iterator[None]:
+    """Hold a device for a run, and let this process see no other card; torch comes after this.
+
+    Without that, a library that asks for "the GPU" would get the first card, whoever uses it. Where
+    several processes learn together, all their cards are held and stay seen. Raises DeviceBusyError
+    where another run holds one of them.
+    """
+    cards = nvidia_cards()[:processes] if device.kind == "cuda" and processes > 1 else []
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    with ExitStack() as stack:
+        for each in cards or [device]:
+            lock = DeviceLock(each.lock_name)
+            lock.acquire(run)
+            stack.callback(lock.release)
+        if device.uuid and not cards:
+            os.environ["CUDA_VISIBLE_DEVICES"] = device.uuid
+        try:
+            yield
+        finally:
+            # what this process starts afterwards may choose anew
+            if before is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
+            elif device.uuid:
+                os.environ.pop("CUDA_VISIBLE_DEVICES", None)

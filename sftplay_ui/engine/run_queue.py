@@ -89,7 +89,7 @@ def start_next(workspace: Workspace) -> Run | None:
 
 def is_busy(workspace: Workspace) -> bool:
     """Tell whether a run is going on; one that has told its end is only leaving."""
-    holder = DeviceLock(detect_device().id).holder()
+    holder = DeviceLock(detect_device().lock_name).holder()
     if holder is not None and Run(Path(holder.run)).state() == "running":
         return True
     # a worker takes the device a moment after it has begun

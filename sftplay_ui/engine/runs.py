@@ -269,7 +269,7 @@ def refuse_busy_device() -> None:
 
     A run that has told its end is only leaving: it is waited for, a few seconds at most.
     """
-    lock = DeviceLock(detect_device().id)
+    lock = DeviceLock(detect_device().lock_name)
     deadline = time.monotonic() + LEAVE_SECONDS
     while (holder := lock.holder()) is not None:
         run = Run(Path(holder.run))

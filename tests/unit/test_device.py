@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -103,3 +104,59 @@ def test_a_dead_owner_does_not_block(tmp_path):
     assert lock.holder().process.pid == os.getpid()
     lock.release()
     assert lock.holder() is None
+
+
+class Driver(SimpleNamespace):
+    """NVIDIA's library, for a machine with cards of so many free bytes."""
+
+    NVMLError = RuntimeError
+
+    def __init__(self, *free: int) -> None:
+        super().__init__(free=free)
+        self.nvmlInit = self.nvmlShutdown = lambda: None
+        self.nvmlDeviceGetCount = lambda: len(free)
+        self.nvmlDeviceGetHandleByIndex = lambda number: number
+        self.nvmlDeviceGetUUID = lambda number: f"GPU-{number}{number}-card"
+        self.nvmlDeviceGetName = lambda number: b"Card"
+        self.nvmlDeviceGetMemoryInfo = lambda n: SimpleNamespace(total=100, free=free[n])
+        self.nvmlDeviceGetCudaComputeCapability = lambda number: (8, 6)
+
+
+@pytest.fixture
+def three_cards(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", Driver(20, 90, 50))
+
+
+def test_the_card_that_is_locked_is_the_card_torch_will_see(three_cards, tmp_path):
+    chosen = detect_device()
+    assert (chosen.id, chosen.lock_name, chosen.free_bytes) == ("cuda:1", "cuda:1", 90)
+    with device.held(chosen, tmp_path / "run"):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-11-card"
+        assert DeviceLock("cuda:1").holder().run == str(tmp_path / "run")
+        # what the process sees from now on: the same card, as torch's first
+        again = detect_device()
+        assert (again.id, again.lock_name, again.uuid) == ("cuda:0", "cuda:1", chosen.uuid)
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert DeviceLock("cuda:1").holder() is None
+
+
+def test_processes_that_learn_together_hold_all_their_cards(three_cards, tmp_path):
+    with device.held(detect_device(), tmp_path / "run", 2):
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+        held = [DeviceLock(f"cuda:{n}").holder() is not None for n in range(3)]
+        assert held == [True, True, False]
+
+
+def test_a_card_that_a_run_holds_is_left_to_it_while_there_are_others(three_cards, tmp_path):
+    taken = DeviceLock(detect_device().lock_name)
+    taken.acquire(tmp_path / "first-run")
+    assert detect_device().lock_name == "cuda:2"
+    taken.release()
+    assert detect_device().lock_name == "cuda:1"
+
+
+def test_cards_by_other_numbers_are_the_same_cards_to_the_lock(three_cards, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
+    chosen = detect_device()
+    assert (chosen.id, chosen.lock_name) == ("cuda:0", "cuda:2")

@@ -19,7 +19,7 @@ from typing import TextIO
 
 from sftplay_ui.engine.checkpoints import tells_full_disk
 from sftplay_ui.engine.config import RunConfig
-from sftplay_ui.engine.device import DeviceInfo, DeviceLock, detect_device
+from sftplay_ui.engine.device import DeviceInfo, detect_device, held
 from sftplay_ui.engine.errors import SFTPlayError
 from sftplay_ui.engine.events import Event, EventWriter, RunFailed, RunResumed, RunStarted
 from sftplay_ui.engine.processes import ProcessRecord
@@ -59,22 +59,19 @@ def do_job(run_dir: Path, pipe: TextIO) -> int:
     writer.write(RunStarted(job=config.job, versions=versions(), device=device.name))
     ProcessRecord.of(os.getpid()).write(run.folder / "worker.json")
     catch_signals(run)
-    lock = DeviceLock(device.id)
     try:
-        lock.acquire(run.folder)
-        leave_out_bitsandbytes(config, device)
-        for event in watched(find_job(config.job, pipe)(config, run.folder), config, run):
-            if isinstance(event, RunResumed):
-                writer.cut_back(event)
-            writer.write(event)
+        with held(device, run.folder, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))):
+            leave_out_bitsandbytes(config, device)
+            for event in watched(find_job(config.job, pipe)(config, run.folder), config, run):
+                if isinstance(event, RunResumed):
+                    writer.cut_back(event)
+                writer.write(event)
     except SFTPlayError as error:
         tell_failure(RunFailed(code=error.code, what=error.what, fix=error.fix), writer)
         return EXIT_FAILED
     except Exception as error:
         tell_failure(describe_bug(error, run), writer)
         return EXIT_FAILED
-    finally:
-        lock.release()
     writer.close()
     return 0
 
