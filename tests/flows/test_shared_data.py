@@ -1,5 +1,6 @@
 """Real files of many shapes, languages and encodings, from the raw file to the three splits."""
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -23,6 +24,37 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+PLAIN = [
+    ("python_tutor_qa.jsonl", [240, 30, 30], "question/answer"),
+    ("python_tutor_qa.parquet", [240, 30, 30], "question/answer"),
+    ("trivia.csv", [208, 26, 26], "question/answer"),
+    ("capitals_semicolon.csv", [177, 22, 22], "user / assistant"),
+    ("capitals_alpaca.json", [96, 12, 12], "Alpaca"),
+    ("chat_messages.jsonl", [102, 13, 13], "conversation"),
+    ("chat_messages.parquet", [102, 13, 13], "conversation"),
+    ("sharegpt_multiturn.json", [53, 7, 7], "conversation"),
+    ("multilingual_messages.jsonl", [177, 22, 22], "conversation"),
+    ("shared_only/edu_math_qa.jsonl", [256, 32, 32], "question/answer"),
+    ("shared_only/seed_tasks_alpaca.json", [140, 18, 17], "Alpaca"),
+]
+ENCODED = [
+    ("french.latin-1.tsv", "cp1252", "\t", "Quels sont tes centres d'interets"),
+    ("german.cp1252.csv", "cp1252", ";", "erkläre Geschichte"),
+    ("korean.utf-16.tsv", "utf-16", "\t", "오늘의 기분은 어때?"),
+    ("spanish.utf-8-sig.csv", "utf-8-sig", ",", "Qué es la IA"),
+    ("traditionalchinese.big5.csv", "big5", ",", "你的位置是什麼"),
+    ("ukrainian.cp1251.csv", "cp1251", ";", "Чим ти займаєшся?"),
+]
+# files with a test of their own below
+SPECIAL = [
+    "elements.tsv",
+    "messy/python_tutor_dirty.jsonl",
+    "foreign_formats/axolotl_conversation.json",
+    "foreign_formats/axolotl_conversation.missingturns.json",
+]
+KINDS = {".json", ".jsonl", ".csv", ".tsv", ".parquet"}
+
+
 def process(workspace: Workspace, name: str, **data: Any) -> ProcessReport:
     config = {"data": {"raw_path": str(SHARED / name), **data}}
     return process_files(RunConfig.model_validate(config), workspace)
@@ -42,22 +74,7 @@ def contents(workspace: Workspace) -> set[str]:
     return {message.content for example in examples(workspace) for message in example.messages}
 
 
-@pytest.mark.parametrize(
-    ("name", "sizes", "shape"),
-    [
-        ("python_tutor_qa.jsonl", [240, 30, 30], "question/answer"),
-        ("python_tutor_qa.parquet", [240, 30, 30], "question/answer"),
-        ("trivia.csv", [208, 26, 26], "question/answer"),
-        ("capitals_semicolon.csv", [177, 22, 22], "user / assistant"),
-        ("capitals_alpaca.json", [96, 12, 12], "Alpaca"),
-        ("chat_messages.jsonl", [102, 13, 13], "conversation"),
-        ("chat_messages.parquet", [102, 13, 13], "conversation"),
-        ("sharegpt_multiturn.json", [53, 7, 7], "conversation"),
-        ("multilingual_messages.jsonl", [177, 22, 22], "conversation"),
-        ("shared_only/edu_math_qa.jsonl", [256, 32, 32], "question/answer"),
-        ("shared_only/seed_tasks_alpaca.json", [140, 18, 17], "Alpaca"),
-    ],
-)
+@pytest.mark.parametrize(("name", "sizes", "shape"), PLAIN)
 def test_every_file_is_understood_without_help(
     workspace: Workspace, name: str, sizes: list[int], shape: str
 ) -> None:
@@ -68,22 +85,40 @@ def test_every_file_is_understood_without_help(
     assert report.sources[0].shape == shape
 
 
-@pytest.mark.parametrize(
-    ("name", "encoding", "text"),
-    [
-        ("french.latin-1.tsv", "cp1252", "Quels sont tes centres d'interets"),
-        ("german.cp1252.csv", "cp1252", "erkläre Geschichte"),
-        ("korean.utf-16.tsv", "utf-16", "오늘의 기분은 어때?"),
-        ("spanish.utf-8-sig.csv", "utf-8-sig", "Qué es la IA"),
-        ("traditionalchinese.big5.csv", "big5", "你的位置是什麼"),
-        ("ukrainian.cp1251.csv", "cp1251", "Чим ти займаєшся?"),
-    ],
-)
-def test_every_encoding_is_found(workspace: Workspace, name: str, encoding: str, text: str) -> None:
+@pytest.mark.parametrize(("name", "encoding", "delimiter", "text"), ENCODED)
+def test_every_encoding_is_found(
+    workspace: Workspace, name: str, encoding: str, delimiter: str, text: str
+) -> None:
     report = process(workspace, f"encodings/{name}")
-    assert report.kept == 60
-    assert report.sources[0].encoding == encoding
+    assert (report.dropped, report.changed) == ({}, {})
+    assert report.rows == report.kept == 60
+    source = report.sources[0]
+    assert (source.encoding, source.delimiter) == (encoding, delimiter)
+    assert source.shape == "question/answer"
+    # letter for letter what Python reads by the codec that the file's name tells
+    codec = name.split(".")[1]
+    written = (SHARED / "encodings" / name).read_text(encoding=codec).splitlines()
+    table = list(csv.reader(written, delimiter=delimiter))
     assert text in contents(workspace)
+    assert {cell for row in table[1:] for cell in row} == contents(workspace)
+
+
+def test_every_file_of_the_folder_has_its_test() -> None:
+    tested = {name for name, *_ in PLAIN} | {f"encodings/{name}" for name, *_ in ENCODED}
+    found = {
+        path.relative_to(SHARED).as_posix()
+        for path in SHARED.rglob("*")
+        if path.suffix in KINDS and not path.name.endswith("expected.json")
+    }
+    assert found == tested | {*SPECIAL}
+
+
+@pytest.mark.parametrize("name", ["python_tutor_qa", "chat_messages"])
+def test_a_parquet_file_gives_the_examples_of_its_twin(workspace: Workspace, name: str) -> None:
+    process(workspace, f"{name}.jsonl")
+    plain = [example.to_record() for example in examples(workspace)]
+    process(workspace, f"{name}.parquet")
+    assert [example.to_record() for example in examples(workspace)] == plain
 
 
 def test_the_counts_of_the_dirty_file_are_reproduced(workspace: Workspace) -> None:
@@ -142,6 +177,7 @@ def test_an_empty_turn_is_refused_by_place(workspace: Workspace) -> None:
 
 def test_a_real_flaw_in_a_name_is_found(workspace: Workspace) -> None:
     report = process(workspace, "capitals_semicolon.csv")
+    assert report.sources[0].columns == {"user": "Frage", "assistant": "Antwort"}
     assert "control_characters" in {finding.kind for finding in report.findings}
 
 
