@@ -58,6 +58,7 @@ def swap_in(files: Mapping[Path, Path], outdated: Iterable[Path] = ()) -> None:
     """
     homes = {target.parent for target in files}
     swaps = {home: Path(tempfile.mkdtemp(prefix=SWAP_PREFIX, dir=home)) for home in homes}
+    is_ready = False
     try:
         for target, written in files.items():
             staged = swaps[target.parent] / target.name
@@ -70,10 +71,11 @@ def swap_in(files: Mapping[Path, Path], outdated: Iterable[Path] = ()) -> None:
             listing.write_text(json.dumps({"outdated": names}), encoding="utf-8")
             _flush(listing)
             listing.replace(swap / READY_NAME)
-    except BaseException:
-        for swap in swaps.values():
-            shutil.rmtree(swap, ignore_errors=True)
-        raise
+        is_ready = True
+    finally:
+        if not is_ready:
+            for swap in swaps.values():
+                shutil.rmtree(swap, ignore_errors=True)
     for home in homes:
         finish_swaps(home)
 
