@@ -132,3 +132,45 @@ def test_words_that_went_and_came_are_marked() -> None:
 def test_a_project_without_data_names_the_next_step(workspace: Workspace) -> None:
     empty = StyleTab(workspace, LiveRuns(workspace))
     assert "No examples yet" in preview(empty, 1, "", "starter")[0]
+
+
+def test_a_split_that_is_left_out_stays_and_is_remembered(tab: StyleTab, tiny_llama: Path) -> None:
+    style = (NONE, "", "Be brief.", "inject", ["train"])
+    change, *_ = tab.preview(1, "val", *style, str(tiny_llama), 512, "", "")
+    assert "stays as it is" in change
+    tab.apply(*style, "", "starter")
+    *_, splits = tab.opened()
+    assert splits == ["train"]
+    text = (tab.workspace.data / "processed_with_style" / "val.jsonl").read_text("utf-8")
+    assert "Be brief." not in text
+
+
+def test_the_answers_that_break_a_rule_are_told_with_their_rows(tab: StyleTab) -> None:
+    shown = tab.judge("train", OWN, "Answer in at most one word.", "", "inject", SPLITS)
+    assert "100% of the answers (3 of 3) break it: at most 1 word." in shown
+    assert "data-row='2'" in shown
+    assert "No program can judge" in tab.judge("train", "friendly", "", "", "inject", SPLITS)
+    assert tab.judge("train", NONE, "", "", "inject", SPLITS) == ""
+    assert tab.judge("train", "concise", "", "", "inject", ["val"]) == ""
+
+
+def test_a_draft_is_shown_before_it_is_kept(tab: StyleTab, tiny_llama: Path) -> None:
+    draft = CHATML.replace("<|im_end|>", "<END>")
+    look = (NONE, "", "", "inject", SPLITS, str(tiny_llama), 512, "")
+    _, tokens, _, _ = tab.preview(1, "train", *look, draft)
+    assert "draft.jinja (being edited, not kept yet)" in tokens
+    _, tokens, _, _ = tab.preview(1, "train", *look, "{{ messages }\n")
+    assert "draft.jinja:1 is not valid" in tokens
+    checked = tab.templates.check("{% for m in messages %}\n{% endfo %}", "", str(tiny_llama))
+    assert "<b>Line 2</b>" in checked
+    assert "<span class='at'><i>2</i>{% endfo %}</span>" in checked
+
+
+def test_rendering_refuses_a_template_without_a_generation_prompt(
+    tab: StyleTab, tiny_llama: Path
+) -> None:
+    source = "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}"
+    (tab.workspace.templates / "bad.jinja").write_text(source, encoding="utf-8")
+    with pytest.raises(TemplateError, match="no generation prompt"):
+        tab.templates.render("chat_templates/bad.jinja", str(tiny_llama))
+    assert not (tab.workspace.data / "rendered").exists()

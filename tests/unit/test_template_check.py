@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from sftplay_ui.engine.text.template_check import check_template, check_template_file
+from sftplay_ui.engine.errors import TemplateError
+from sftplay_ui.engine.text.template_check import (
+    check_template,
+    check_template_file,
+    require_learnable,
+)
+from sftplay_ui.engine.text.templates import ChatTemplate
 from sftplay_ui.engine.text.tokens import Tokeniser
 
 BUNDLED = Path(__file__).parents[2] / "chat_templates"
@@ -127,3 +133,48 @@ def test_a_file_that_is_no_template_is_rejected_by_name(tmp_path: Path) -> None:
     result = check_template_file(tmp_path / "none.jinja")
     assert result.verdict == "reject"
     assert "none.jinja" in result.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "words"),
+    [
+        ("{% for m in messages %}\n" + TURN + "</s>\n{% endfor %}", "mine.jinja:3", "generation"),
+        (
+            "{% for m in messages %}\n[{{ m.role }}]{{ m.content }}{{ m.content }}\n{% endfor %}",
+            "mine.jinja:2",
+            "more than once",
+        ),
+        (
+            "a\n{% for m in messages if m.role == 'user' %}\n{{ m.content }}{% endfor %}",
+            ":2",
+            "nev",
+        ),
+        ("{{ bos_token }}\n{{- bos_token }}" + LOOP + PROMPT, "mine.jinja:2", "twice"),
+        ("\n{{ strftime_now('%d') }}\n" + LOOP + PROMPT, "mine.jinja:2", "today's date"),
+        (
+            "{% for m in messages %}\n<x>{{ m.content }}</s>{% endfor %}\n"
+            "{% if add_generation_prompt %}<x>{% endif %}",
+            "mine.jinja:2",
+            "cannot tell who speaks",
+        ),
+        (
+            "{% for m in messages if m.role != 'tool' %}" + TURN + "</s>{% endfor %}" + PROMPT,
+            "mine.jinja:1",
+            "leaves out the turns of tools",
+        ),
+        (
+            "{% for m in messages %}" + TURN + "{% endfor %}\n" + PROMPT,
+            "mine.jinja:1",
+            "does not end an answer",
+        ),
+    ],
+)
+def test_a_finding_names_the_line_it_is_about(source: str, place: str, words: str) -> None:
+    messages = check_template(source, "mine.jinja").messages
+    assert [text for text in messages if place in text and words in text], messages
+
+
+def test_a_template_that_cannot_be_learned_from_stops_whoever_would_use_it() -> None:
+    template = ChatTemplate(LOOP, "mine.jinja", "", "<s>", "</s>")
+    with pytest.raises(TemplateError, match="no generation prompt"):
+        require_learnable(template)

@@ -7,7 +7,6 @@ import pytest
 from sftplay_ui.engine.data.examples import Message
 from sftplay_ui.engine.errors import TemplateError
 from sftplay_ui.engine.text.template_sandbox import chat_values, render_source
-from sftplay_ui.engine.text.template_trial import try_in_child
 
 CHAT = (Message("user", "Why?"), Message("assistant", "So."))
 
@@ -64,46 +63,24 @@ def test_one_turn_names_are_missing_in_longer_conversations() -> None:
         ("{{ 10 ** 100000000 }}", "mine.jinja:1 does not come to an end"),
         ("{% for n in range(99999) %}xxxxxxxxxxx{% endfor %}", "writes more than 1,000 characters"),
         ("{{ messages }}" + " " * 64_000, "larger than 64 kB"),
+        # found by the fuzzer
+        ("\n{% break %}", "mine.jinja:2 is not valid: break stands outside a loop"),
+        (
+            "{% for m in messages %}{% macro q() %}\n{% continue %}{% endmacro %}{% endfor %}",
+            ":2 is",
+        ),
+        ("\n{{ 1e999 }}", "mine.jinja:2 is not valid: the number is too large"),
+        ("{{ 'inf' | float * 2 }}{{ 1e308 / 1e-308 }}{{ nobody.x }}", "mine.jinja"),
+        ("\n\n{{ '\\ud800' }}", "mine.jinja:3 is not valid: the text holds half a character"),
+        ("{{ '%c' % 55296 }}", "holds half a character"),
+        ("a\n\ud800", "mine.jinja:2 holds half a character"),
+        ("{{ 'x' | truncate(1) }}", "mine.jinja:1 fails"),
+        ("\n{% filter default(nobody, true) %}{% endfilter %}", "something it is not given"),
+        ("{% if 1 %}" * 3000, "mine.jinja"),
+        ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "nested too deeply"),
     ],
 )
 def test_a_fault_is_told_with_its_line(source: str, words: str) -> None:
     with pytest.raises(TemplateError) as caught:
         render(source)
     assert words in caught.value.what
-
-
-BOMBS = [
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "{% set n = namespace(t='x') %}{% for a in range(60) %}{% set n.t = n.t ~ n.t %}{% endfor %}",
-    "{% set n = namespace(t=[1]) %}{% for a in range(60) %}{% set n.t = n.t + n.t %}{% endfor %}",
-    "{{ '%99999999999d' % 1 }}",
-    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-    "{% for n in range(99999) %}" + "x" * 100 + "{% endfor %}",
-]
-
-
-@pytest.mark.parametrize("source", BOMBS)
-def test_a_bomb_ends_in_the_child(source: str) -> None:
-    with pytest.raises(TemplateError, match=r"bomb\.jinja"):
-        try_in_child(source, "bomb.jinja")
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{{ ''.__class__ }}",
-        "{{ cycler.__init__.__globals__ }}",
-        "{{ messages.__class__.__base__.__subclasses__() }}",
-        "{{ '{0.__class__}'.format(messages) }}",
-        "{{ (messages | map(attribute='__class__') | list)[0].mro() }}",
-        "{% for %}",
-    ],
-)
-def test_an_escape_is_refused_by_the_child(source: str) -> None:
-    with pytest.raises(TemplateError, match=r"mine\.jinja"):
-        try_in_child(source, "mine.jinja")
-
-
-def test_a_template_that_is_merely_choosy_passes_the_child() -> None:
-    try_in_child("{{ raise_exception('never') }}", "choosy.jinja")
-    try_in_child("{{ user }}", "one-turn.jinja")

@@ -334,3 +334,12 @@ def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path: Path, text: st
         (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
     with pytest.raises(ModelError, match=r"tokenizer\.json"):
         Tokeniser.load(tmp_path)
+
+
+def test_a_damaged_tokenizer_is_refused_in_words(tiny_tokenizer: Path, tmp_path: Path) -> None:
+    record = json.loads((tiny_tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
+    for part, value in (("model", {"type": "BPE"}), ("added_tokens", [{"id": "x"}])):
+        damaged = json.dumps({**record, part: value})
+        (tmp_path / "tokenizer.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(ModelError, match=r"tokenizer\.json is damaged"):
+            Tokeniser.load(tmp_path)

@@ -29,7 +29,7 @@ _CHAT = (
 _ONE_TURN = _CHAT[:2]
 # Where in a source a finding usually has its cause.
 _LOOP = r"\bfor\b.*\bmessages\b|messages\s*\["
-_CONTENT = r"content|\bassistant\b"
+_CONTENT = r"\bcontent\b|\{\{-?\s*assistant\b"
 
 
 def check_template(source: str, name: str, tokeniser: Tokeniser | None = None) -> CheckResult:
