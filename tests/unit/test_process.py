@@ -193,6 +193,8 @@ def test_the_data_card_names_source_licence_and_hashes(workspace: Workspace, raw
     report = process_files(config_for(raw, licence="CC-BY-4.0, by me"), workspace)
     card = written(workspace)["data_card.md"].decode()
     assert "CC-BY-4.0, by me" in card
+    assert "Languages of the answers, by script: Latin 100" in card
+    assert "Repeated before any fix: 0 whole examples, 0 nearly the same questions" in card
     assert report.sources[0].sha256 in card
     assert report.sha256["train"] in card
     assert "What is the number" not in card

@@ -318,6 +318,14 @@ def test_tool_turns_are_kept_as_text_and_counted() -> None:
     assert result.examples[0] == example("x", '[{"name": "add"}]', "Tool result:\n3", "It is 3.")
 
 
+def test_a_call_beside_words_is_not_dropped() -> None:
+    call = {"role": "assistant", "content": "Let me add.", "tool_calls": [{"name": "add"}]}
+    result = convert({"m": [turn("user", "x"), call]}, CHAT)
+    assert isinstance(result, Converted)
+    assert result.changes == ("tool_turn_as_text",)
+    assert result.examples[0] == example("x", 'Let me add.\n[{"name": "add"}]')
+
+
 @pytest.mark.parametrize(
     ("turns", "expected", "change"),
     [

@@ -12,7 +12,8 @@ def data_card(report: ProcessReport) -> str:
         f"* Length in characters: median {lengths.median:,}, nine of ten up to {lengths.p90:,}, "
         f"longest {lengths.longest:,}",
         *_token_lines(report),
-        f"* Scripts of the answers: {_counted(report.scripts)}",
+        f"* Languages of the answers, by script: {_counted(report.scripts)}",
+        f"* Repeated before any fix: {_repeated(report)}",
         f"* Licence: {report.licence or 'not named'}",
         f"* Split by question with seed {report.seed}; the same question is never in two splits",
         "",
@@ -33,6 +34,16 @@ def data_card(report: ProcessReport) -> str:
     lines += ["", "## Files", ""]
     lines += [f"* `{report.paths[name]}` sha256 `{value}`" for name, value in report.sha256.items()]
     return "\n".join(lines) + "\n"
+
+
+def _repeated(report: ProcessReport) -> str:
+    found = {finding.kind: finding.count for finding in report.findings}
+    kinds = {
+        "exact_duplicates": "whole examples",
+        "near_duplicates": "nearly the same questions",
+        "contradictory_answers": "questions with another answer",
+    }
+    return ", ".join(f"{found.get(kind, 0):,} {words}" for kind, words in kinds.items())
 
 
 def _token_lines(report: ProcessReport) -> list[str]:

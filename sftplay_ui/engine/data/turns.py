@@ -100,16 +100,14 @@ def _content(turn: Mapping[str, object], number: int, changes: list[str]) -> str
     content = next((turn[key] for key in ("content", "value", "text") if key in turn), None)
     if isinstance(content, list):
         content = _joined_parts(content, number)
-    calls = turn.get("tool_calls") or turn.get("function_call")
-    if calls and (content is None or content == ""):
-        changes.append("tool_turn_as_text")
-        return json.dumps(calls, ensure_ascii=False)
-    if content is None:
-        return ""
-    text, altered = text_of(content)
+    text, altered = ("", ()) if content is None else text_of(content)
     if text is None:
         raise RefusedRowError("wrong_type", f"turn {number} holds no text")
     changes.extend(altered)
+    if calls := turn.get("tool_calls") or turn.get("function_call"):
+        changes.append("tool_turn_as_text")
+        written = json.dumps(calls, ensure_ascii=False, default=str)
+        text = f"{text}\n{written}" if text.strip() else written
     return text
 
 
