@@ -167,6 +167,18 @@ class TrainTab:
             card_title("Advanced")
             for title, paths in SECTIONS.items():
                 form.section(title, paths)
+        self.wire_form(start, *self.build_shown())
+        for handler, button in ahead.items():
+            button.click(
+                guarded(handler),
+                inputs={self.source, *self.form.inputs},
+                outputs=[self.fit],
+                show_progress="minimal",
+                api_visibility="private",
+            ).then(None, js="() => SFTPlay.soon()")
+
+    def build_shown(self) -> tuple[gr.Button, gr.Textbox]:
+        """Lay out where the form is shown as YAML and command; closed until asked for."""
         with gr.Accordion("Show as YAML and command", open=False, elem_classes=["card"]):
             shown = gr.Textbox(
                 label="The same run without the window",
@@ -176,15 +188,7 @@ class TrainTab:
                 elem_classes=["mono"],
             )
             show = gr.Button("Show", size="sm", elem_id="train-show")
-        self.wire_form(start, show, shown)
-        for handler, button in ahead.items():
-            button.click(
-                guarded(handler),
-                inputs={self.source, *self.form.inputs},
-                outputs=[self.fit],
-                show_progress="minimal",
-                api_visibility="private",
-            ).then(None, js="() => SFTPlay.soon()")
+        return show, shown
 
     def wire_form(self, start: gr.Button, show: gr.Button, shown: gr.Textbox) -> None:
         """Wire what belongs to the form."""
