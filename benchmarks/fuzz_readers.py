@@ -6,7 +6,8 @@ batch runs in a process of its own under a limit of memory, and each case under 
 crash, a hang, an unexpected exception or a growing process names its case and keeps its file.
 
 Run: python benchmarks/fuzz_readers.py [--cases 2000] [--seconds 60] [--first 0] [--files FILE ...]
-A long run is `--cases 1000000 --seconds 900`; `--cases 1 --first N` repeats the case N alone.
+A long run is `--cases 1000000 --seconds 900`; `--cases 1 --first N` repeats the case N alone. The
+unit tests of the readers try the first cases.
 """
 
 import argparse
@@ -56,7 +57,8 @@ TOKENS = (
 
 def seeds(files: Sequence[Path]) -> list[tuple[str, bytes]]:
     """Give (name, content) of whole files in every format, and of the files named."""
-    rows = [json.loads(line) for line in (SAMPLES / "python_tutor_qa.jsonl").open()][:40]
+    lines = (SAMPLES / "python_tutor_qa.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines[:40]]
     pairs = [(row["question"], row["answer"]) for row in rows]
     odd = [
         {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}

@@ -732,3 +732,13 @@ def test_any_bytes_are_read_or_refused_in_words(tmp_path: Path, content: bytes, 
     else:
         assert all(row.place.line >= 1 for row in rows)
         assert lines_of(rows) == sorted(lines_of(rows))
+
+
+def test_damaged_files_of_every_kind_are_read_or_refused(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="limits on memory are set as Linux and macOS do it")
+    from benchmarks import fuzz_readers
+
+    known = fuzz_readers.seeds([])
+    for number in range(40):
+        name, content = fuzz_readers.make_case(number, known)
+        assert fuzz_readers.try_case(write(tmp_path / f"{number}-{name}", content)) == ""
