@@ -51,7 +51,7 @@ class Meter:
         if self.left < 0:
             raise Overspent("it repeats or grows far beyond its chat")
 
-    def read(self, value: object) -> None:
+    def read(self, value: Any) -> None:
         """Pay for looking at a value, with all that it holds."""
         if isinstance(value, str):
             self.spend(1 + len(value) // 16)
@@ -65,7 +65,7 @@ class Meter:
             self.spend(_LOOK)
             if isinstance(value, dict):
                 waiting += [*value.keys(), *value.values()]
-            elif isinstance(value, (list, tuple, *_VIEWS)):
+            elif isinstance(value, (list, tuple)) or type(value) in _VIEWS:
                 waiting += value
             elif isinstance(value, Namespace):
                 waiting.append(value._Namespace__attrs)
