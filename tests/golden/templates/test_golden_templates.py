@@ -5,6 +5,7 @@ anew with `python -m tests.golden.templates.test_golden_templates` and read the 
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,16 @@ def byte_tokeniser() -> Tokeniser:
     return Tokeniser(tokenizer, special)
 
 
+def spoken(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[str, bool]]:
+    """Cut a text into what is read and what is learned."""
+    at = 0
+    for start, end in spans:
+        yield text[at:start], False
+        yield text[start:end], True
+        at = end
+    yield text[at:], False
+
+
 def observed(name: str) -> dict[str, object]:
     """Render, span and tokenise every chat with one template."""
     template, tokeniser = template_of(name), byte_tokeniser()
@@ -100,6 +111,26 @@ def test_learned_tokens_decode_to_the_learned_text(name: str, title: str) -> Non
     learned = [n for n, flag in zip(tokens.input_ids, tokens.learned, strict=True) if flag]
     assert tokeniser.decode(tokens.input_ids) == tokens.text
     assert tokeniser.decode(learned) == "".join(tokens.text[a:b] for a, b in tokens.spans)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("title", CHATS)
+def test_tokens_and_mask_are_those_of_the_whole_text(name: str, title: str) -> None:
+    # nothing can be joined in this vocabulary, so where the text is cut must not show
+    template, tokeniser = template_of(name), byte_tokeniser()
+    whole = tokenise(Example(tuple(CHATS[title])), template, tokeniser, 10_000)
+    ids = tokeniser.encode(whole.text)
+    assert list(whole.input_ids) == ids
+    # a token is one byte or one mark here, so the mask can be told without offsets
+    learned = []
+    for text, flag in spoken(whole.text, whole.spans):
+        learned += [flag] * len(tokeniser.encode(text))
+    assert [bool(flag) for flag in whole.learned] == learned
+    cut = tokenise(Example(tuple(CHATS[title])), template, tokeniser, SHORT)
+    assert list(cut.input_ids) == ids[:SHORT]
+    assert [bool(flag) for flag in cut.learned] == learned[:SHORT]
+    assert cut.cut_tokens == max(0, len(ids) - SHORT)
+    assert cut.cut_learned == sum(learned[SHORT:])
 
 
 @pytest.mark.parametrize("name", NAMES)
