@@ -1,7 +1,10 @@
 """Runs in line: kept in order, started one at a time by whoever looks, gone when cancelled."""
 
+import json
+
 import pytest
 
+from sftplay_ui.cli import main
 from sftplay_ui.engine import run_queue
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.errors import DataError, DeviceBusyError, RunNotFoundError
@@ -108,3 +111,24 @@ def test_a_living_run_is_in_the_way_before_it_has_the_device_and_an_ended_one_is
     run.request_stop()
     process.wait(timeout=60)
     assert not run_queue.is_busy(workspace)
+
+
+def test_the_command_line_adds_lists_moves_and_cancels(line, tiny_llama, capsys):
+    def run(*words: str) -> dict:
+        assert main([*words, "--workspace", str(line.workspace.root), "--json"]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    named = ["--set", f"model.name={tiny_llama}", "--set"]
+    assert run("train", "--queue", *named, "run_name=a") == {"run": "a", "place": 1}
+    assert run("train", "--queue", *named, "run_name=b") == {"run": "b", "place": 2}
+    rows = run("runs", "--up", "b")
+    assert [(row["run"], row["state"]) for row in rows] == [("b", "queued"), ("a", "queued")]
+    assert [row["run"] for row in run("runs", "--cancel", "b")] == ["a"]
+    line.busy = False
+    assert "queued" not in {row["state"] for row in run("runs")}
+    assert line.started == ["a"]
+
+
+def test_extending_without_a_run_says_so(workspace, capsys):
+    assert main(["train", "--extend", "1", "--workspace", str(workspace.root)]) == 1
+    assert "There is no training run yet" in capsys.readouterr().err
