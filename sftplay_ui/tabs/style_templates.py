@@ -13,6 +13,7 @@ from sftplay_ui.engine.errors import ModelError, TemplateError
 from sftplay_ui.engine.project import CurrentData, current_data
 from sftplay_ui.engine.text.rendered_files import render_files
 from sftplay_ui.engine.text.template_check import check_template, require_learnable
+from sftplay_ui.engine.text.templates import template_files
 from sftplay_ui.engine.text.token_source import TokenSource, token_source
 from sftplay_ui.engine.text.tokens import Tokeniser
 from sftplay_ui.engine.workspace import Workspace
@@ -106,8 +107,8 @@ class StyleTemplates:
 
     def choices(self) -> list[tuple[str, str]]:
         """List the model's own template and the files."""
-        files = sorted(self.workspace.templates.glob("*.jinja"))
-        return [(OWN, ""), *((file.name, self.workspace.shorten(file)) for file in files)]
+        files = sorted(template_files(self.workspace.templates).items())
+        return [(OWN, ""), *((name, self.workspace.shorten(path)) for name, path in files)]
 
     def listed(self, chosen: str) -> Any:
         """Offer all templates, with one chosen if it is there."""
@@ -160,6 +161,7 @@ class StyleTemplates:
         verdict = check_template(text or "", path.name, self.tokeniser(model))
         if verdict.verdict == "reject":
             return findings(verdict, text or "", "Not kept."), gr.skip()
+        path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, text)
         told = note(f"Kept as {path.name}, and chosen.", "good")
         shown = told + findings(verdict, text, "")
@@ -181,7 +183,7 @@ class StyleTemplates:
                 "Use letters, digits, dots, dashes and underscores, such as mine.",
             )
         path = self.workspace.templates / f"{stem}.jinja"
-        if path.exists():
+        if path.name in template_files(self.workspace.templates):
             raise TemplateError(
                 f"There is a template called {path.name} already.", "Choose another name."
             )

@@ -14,6 +14,7 @@ from sftplay_ui.engine.text.templates import (
     choose_template,
     split_turn_end,
     template_contract,
+    template_files,
 )
 
 BUNDLED = Path(__file__).parents[2] / "chat_templates"
@@ -190,3 +191,14 @@ def test_the_contract_changes_with_each_of_its_parts() -> None:
     ]
     assert len({contract.hash for contract in contracts}) == 4
     assert template_contract(replace(base, name="other", reason="moved"), "S") == contracts[0]
+
+
+def test_a_workspace_without_templates_has_the_bundled_ones(tmp_path: Path) -> None:
+    nothing = tmp_path / "chat_templates"
+    template = choose_template(tmp_path, None, nothing)
+    assert template.name == "plain.jinja"
+    assert "gives no hint" in template.reason
+    nothing.mkdir()
+    (nothing / "plain.jinja").write_text("{{ user }}|{{ assistant }}", encoding="utf-8")
+    assert choose_template(tmp_path, None, nothing).source == "{{ user }}|{{ assistant }}"
+    assert {"default.jinja", "llama3.jinja"} <= template_files(nothing).keys()

@@ -23,6 +23,7 @@ from sftplay_ui.engine.text.template_sandbox import (
     render_source,
 )
 from sftplay_ui.engine.text.template_trial import try_in_child
+from sftplay_ui.engine.workspace import PROJECT_ROOT
 
 # `<|im_end|>`, `</s>`, `<end_of_turn>`, `[/INST]`: a mark of its own, possibly after a blank.
 _MARK = re.compile(r"\s*(<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\])")
@@ -177,6 +178,12 @@ def choose_template(
     return template
 
 
+def template_files(templates_dir: Path) -> dict[str, Path]:
+    """Find all template files by name: the bundled ones, and over them those of a workspace."""
+    folders = (PROJECT_ROOT / "chat_templates", templates_dir)
+    return {path.name: path for folder in folders for path in sorted(folder.glob("*.jinja"))}
+
+
 def load_template(path: Path, *, bos: str, eos: str) -> ChatTemplate:
     """Read one template file; raise TemplateError where it is missing, too large or not text."""
     try:
@@ -280,12 +287,12 @@ def _of_family(folder: Path, special: SpecialTokens, templates_dir: Path) -> Cha
     family = next((known for known in _FAMILIES if model_type.startswith(known)), None)
     for name, mark in _FAMILIES[family] if family else ():
         if mark in special.marks:
-            template = load_template(
-                templates_dir / f"{name}.jinja", bos=special.bos, eos=special.eos
-            )
+            path = template_files(templates_dir)[f"{name}.jinja"]
+            template = load_template(path, bos=special.bos, eos=special.eos)
             reason = f"the model brings no template; {model_type} models know {mark}"
             return replace(template, reason=reason)
-    template = load_template(templates_dir / "plain.jinja", bos=special.bos, eos=special.eos)
+    plain = template_files(templates_dir)["plain.jinja"]
+    template = load_template(plain, bos=special.bos, eos=special.eos)
     reason = (
         f"the model brings no template and its family ({model_type or 'unknown'}) gives no hint"
     )
