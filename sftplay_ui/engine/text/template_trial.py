@@ -55,6 +55,7 @@ def try_in_child(source: str, name: str) -> None:
 
 @lru_cache(maxsize=256)
 def outcome_in_child(source: str) -> TemplateError | None:
+    """Do the work of `try_in_child`: give the fault, its place named by a stand-in, or None."""
     try:
         child = subprocess.run(
             [sys.executable, "-m", "sftplay_ui.engine.text.template_trial"],
@@ -90,6 +91,7 @@ _PROBES = (
 
 
 def first_fault(source: str) -> TemplateError | None:
+    """Render the probes in this process; give the first fault that is more than a refusal."""
     for messages in _PROBES:
         prompt = messages[-1].role == "user"
         values = chat_values(messages, add_generation_prompt=prompt, bos="<s>", eos="</s>")
