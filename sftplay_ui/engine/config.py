@@ -81,6 +81,11 @@ class TuningConfig(Section):
     double_quant: bool | Auto = Field(
         "auto", description="Quantise the scales of 4-bit weights too: leaner, hardly less exact."
     )
+    unpack_4bit: bool | Auto = Field(
+        "auto",
+        description="On a CPU, unpack 4-bit weights once instead of in every step: faster, but "
+        "with the memory of 16-bit weights; auto where there is enough.",
+    )
     lora: LoraConfig = LoraConfig()
 
 
@@ -194,6 +199,9 @@ class TrainConfig(Section):
         le=65536,
         description="Examples per step over all micro-batches and devices.",
         json_schema_extra=ESSENTIAL,
+    )
+    processes: int = Field(
+        1, ge=1, le=64, description="Processes of this machine that learn together; one per GPU."
     )
     bf16: bool | Auto = Field("auto", description="Compute in bfloat16 where the device can.")
     fp16: bool | Auto = Field("auto", description="Compute in float16: older CUDA cards only.")

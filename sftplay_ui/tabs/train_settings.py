@@ -26,6 +26,8 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Memory and speed": (
         "tuning.backend",
         "tuning.double_quant",
+        "tuning.unpack_4bit",
+        "train.processes",
         "train.packing",
         "train.batch_size",
         "train.grad_accum",

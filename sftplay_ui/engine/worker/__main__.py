@@ -30,6 +30,8 @@ from sftplay_ui.engine.runs import Run
 
 PACKAGES = ("sft-play", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
 EXIT_FAILED = 1
+# what a launcher tells the processes of one run: not meant for the next run in line
+TOGETHER = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
 # warns at every import that an optional package is not there
 NOISY_LOGGER = "bitsandbytes.backends.cpu.ops"
 
@@ -41,7 +43,9 @@ def main(run_dir: Path) -> int:
     """
     pipe = reserve_stdout()
     code = do_job(run_dir, pipe)
-    if "WORLD_SIZE" not in os.environ:
+    if os.environ.get("RANK", "0") == "0":
+        for name in [name for name in os.environ if name.startswith(TOGETHER)]:
+            del os.environ[name]
         with suppress(SFTPlayError, OSError):
             start_next(Run(run_dir).workspace)
     return code
@@ -88,6 +92,7 @@ def tell_failure(failure: RunFailed, writer: EventWriter) -> None:
 
 def go_along(config: RunConfig, run: Run, pipe: TextIO) -> int:
     """Do the job as one of several processes; the first of them tells, locks and saves."""
+    catch_signals(run)
     for _event in find_job(config.job, pipe)(config, run.folder):
         pass
     return 0
