@@ -133,7 +133,7 @@
   SFTPlay.dataWork = (element, done, server) => {
     const root = element.querySelector(".job-panel"), part = SFTPlay.parts(root);
     const bar = root.querySelector(".bar"), NAMES = { process: "processing", examine: "looking" };
-    let shown = null, timer = 0, wait = 1500;
+    let missed = "", asked = "", timer = 0, wait = 1500;
 
     async function look() {
       clearTimeout(timer);
@@ -155,8 +155,11 @@
         bar.classList.toggle("unknown", now.share === null);
         bar.firstElementChild.style.width = now.share === null ? "" : `${100 * now.share}%`;
       }
-      if (shown !== null && shown !== now.set) done();
-      shown = now.set;
+      const mark = document.querySelector("#data-report [data-set]"), shown = mark ? mark.dataset.set : "";
+      if (now.set === shown || now.set === asked) return;
+      // a page that has just been opened is still being filled: it is asked for at the second look
+      if (pressed || missed === now.set) { asked = now.set; done(); }
+      missed = now.set;
     }
 
     document.addEventListener("click", event => {

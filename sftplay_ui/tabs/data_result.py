@@ -17,6 +17,7 @@ from sftplay_ui.engine.text.tokens import tokenise_stream
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.tabs.data_rows import SPLITS, DataRows
 from sftplay_ui.tabs.data_view import card_board, histogram, report_board
+from sftplay_ui.tabs.data_work import set_version
 from sftplay_ui.tabs.markup import board, note
 from sftplay_ui.tabs.parts import card_title
 from sftplay_ui.tabs.wiring import wire
@@ -75,6 +76,8 @@ class DataResult:
     def refresh(self, model: str, max_seq_len: float | None) -> tuple[Any, ...]:
         """Show what lies on the disk now."""
         folder = self.rows.folder
+        # asked first: a set that comes while this one is read is noticed as another one
+        version = set_version(folder)
         report = read_report(folder / REPORT_NAME)
         if report is None or not (folder / "train.jsonl").is_file():
             return gr.Column(visible=False), *(gr.skip() for _ in self.outputs[1:])
@@ -83,7 +86,7 @@ class DataResult:
         sizes = {split: len(open_table(path)) for split, path in paths.items() if path.is_file()}
         return (
             gr.Column(visible=True),
-            report_board(report, sizes, demo=demo),
+            report_board(report, sizes, demo=demo) + f"<i data-set='{version}' hidden></i>",
             gr.Row(visible=not demo),
             self.measured(model, int(max_seq_len or RunConfig().model.max_seq_len)),
             card_board(report, self.workspace.shorten(folder / CARD_NAME)),

@@ -90,8 +90,7 @@ class DataWork:
 
     def state(self, _query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Answer a page: what is being done, how far it is, and which set lies on the disk."""
-        report = self.folder() / REPORT_NAME
-        version = f"{report} {report.stat().st_mtime_ns}" if report.is_file() else ""
+        version = set_version(self.folder())
         with self.lock:
             what = "process" if "process" in self.doing else "examine"
             doing = self.doing.get(what)
@@ -105,6 +104,12 @@ class DataWork:
             words += f": {done:,}" + (f" of {total:,} rows" if total else " rows")
         share = min(1.0, done / total) if total and doing.progress.phase == "read" else None
         return {"what": what, "words": words, "share": share, "set": version}
+
+
+def set_version(folder: Path) -> str:
+    """Name the set that lies in a folder, so that a page can tell whether it shows that one."""
+    report = folder / REPORT_NAME
+    return f"{folder.name} {report.stat().st_mtime_ns}" if report.is_file() else ""
 
 
 class Stopped(DataError):
