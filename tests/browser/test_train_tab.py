@@ -194,5 +194,5 @@ def test_the_line_is_changed_and_a_found_rate_taken_over_by_buttons(open_page, w
     page.get_by_role("button", name="find-lr-model").click()
     expect(page.locator("[data-part=rate]")).to_have_text("3e−4")
     page.get_by_role("button", name="Use this learning rate").click()
-    rate = page.get_by_label("Learning rate", exact=True)
+    rate = page.locator("#train-train-learning_rate").locator("input, textarea")
     expect(rate).to_have_value("0.0003")
