@@ -96,6 +96,11 @@ def test_what_would_spoil_the_training_is_rejected(source: str, words: str) -> N
     [
         ("{{ user }}[assistant]{{ assistant }}", "one question and one answer only"),
         ("{{ user }}[assistant]{{ assistant }}", "does not end an answer"),
+        # found by the fuzzer: only asking in a longer conversation fails
+        (
+            LOOP + "{% if add_generation_prompt %}[assistant]{{ user[:0] }}{% endif %}",
+            "one question and one answer only",
+        ),
         (
             "{% for m in messages if m.role != 'system' %}" + TURN + "</s>{% endfor %}" + PROMPT,
             "no place for a system prompt",

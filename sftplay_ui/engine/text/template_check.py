@@ -44,9 +44,9 @@ def check_template(source: str, name: str, tokeniser: Tokeniser | None = None) -
     )
     try:
         require_learnable(template)
+        return CheckResult.of(faults=[], warnings=template_warnings(template, tokeniser))
     except TemplateError as error:
         return CheckResult.rejected(error)
-    return CheckResult.of(faults=[], warnings=template_warnings(template, tokeniser))
 
 
 def template_warnings(template: ChatTemplate, tokeniser: Tokeniser | None) -> list[str]:
@@ -105,7 +105,7 @@ def _faults(template: ChatTemplate) -> Iterator[tuple[str, str]]:
 
 def _warnings(template: ChatTemplate) -> Iterator[str]:
     name = template.name
-    if not _renders(template, _CHAT):
+    if not (_renders(template, _CHAT) and _renders(template, _CHAT[:3], asking=True)):
         yield (
             f"{name} works for one question and one answer only, not for longer conversations. "
             "Write a loop over messages if there are any."
@@ -238,9 +238,9 @@ def _grows_at_its_end(template: ChatTemplate) -> bool:
     return template.render(_CHAT).startswith(template.render(_CHAT[:3], add_generation_prompt=True))
 
 
-def _renders(template: ChatTemplate, messages: Sequence[Message]) -> bool:
+def _renders(template: ChatTemplate, messages: Sequence[Message], *, asking: bool = False) -> bool:
     try:
-        template.render(messages)
+        template.render(messages, add_generation_prompt=asking)
     except TemplateError:
         return False
     return True
