@@ -55,6 +55,7 @@ def config_for(
     *,
     mode: str = "lora",
     lora: dict[str, Any] | None = None,
+    tuning: dict[str, Any] | None = None,
     board: Literal["tensorboard", "none"] = "none",
     **train: Any,
 ) -> RunConfig:
@@ -62,7 +63,9 @@ def config_for(
     chosen = {"epochs": 2, "bf16": False, "sample_prompts": 0, "effective_batch": 4, **train}
     return RunConfig(
         model=ModelConfig(name=str(model), max_seq_len=128),
-        tuning=TuningConfig(mode=mode, lora=LoraConfig(**{"r": 4, "alpha": 8, **(lora or {})})),
+        tuning=TuningConfig(
+            mode=mode, lora=LoraConfig(**{"r": 4, "alpha": 8, **(lora or {})}), **(tuning or {})
+        ),
         train=TrainConfig(**chosen),
         logging=LoggingConfig(backend=board),
     )

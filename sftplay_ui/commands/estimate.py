@@ -52,11 +52,10 @@ def describe(ahead: Prospect) -> str:
         for name, size in vars(found.categories).items()
         if size
     ]
-    setup = found.need.setup
     lines += [
         f"  {'together':<20}{found.device_bytes / GIB:8.2f} GiB",
         "",
-        f"{ahead.shape.label()} parameters, {setup.mode}, {found.batch_size} at a time "
+        f"{ahead.shape.label()} parameters, {found.need.resolved.mode}, {found.batch_size} at a time "
         f"({found.tokens:,} tokens); room for {found.largest_batch} of the longest.",
     ]
     if found.changes:

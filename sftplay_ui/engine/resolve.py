@@ -27,6 +27,8 @@ CPU_ACTIVATION_BYTES = 4.0e9
 DEVICE_SHARE = 0.4
 # NF4 with its scales; above this share of a GPU's memory a smaller form is worth its time.
 PACKED_BYTES, CROWDED = 0.56, 0.4
+# Unpacked once, 4-bit weights may take this share of all RAM.
+ROOMY = 0.4
 # Micro-batches below this many tokens keep no device busy.
 ENOUGH_TOKENS = 256
 
@@ -84,6 +86,7 @@ class Resolved:
     effective_batch: int
     choices: tuple[Choice, ...]
     double_quant: bool = False
+    unpacked: bool = False
 
 
 def resolve(
@@ -97,15 +100,16 @@ def resolve(
     precision = choose_precision(config.train, device, encodes=model.encodes)
     rate = choose_learning_rate(config.train, str(mode.value), model)
     optim = choose_optimizer(config.train, device)
+    unpacking = choose_unpacking(config, str(mode.value), str(precision.value), device, model)
+    unpacked = bool(unpacking and unpacking[0].value)
+    # what is unpacked once learns as 16-bit weights do
+    way = "lora" if unpacked else str(mode.value)
     scales = choose_double_quant(config, str(mode.value), device, model)
     fit = fit_batch(
         config.train,
-        budget=activation_budget(device, model, str(mode.value)),
+        budget=activation_budget(device, model, way),
         needs=tuple(
-            longest
-            * model.activation_bytes(
-                str(mode.value), str(precision.value), checkpointing=recomputed
-            )
+            longest * model.activation_bytes(way, str(precision.value), checkpointing=recomputed)
             for recomputed in (False, True)
         ),
         longest=longest,
@@ -127,12 +131,14 @@ def resolve(
             choose_backend(config),
             precision,
             *scales,
+            *unpacking,
             rate,
             optim,
             *fit.choices(),
             *choose_scored(config.train),
         ),
         double_quant=bool(scales and scales[0].value),
+        unpacked=unpacked,
     )
 
 
@@ -179,6 +185,24 @@ def choose_double_quant(
     share = PACKED_BYTES * model.parameters / max(1, device.free_bytes)
     reason = f"4-bit weights take {share:.0%} of the free memory on {device.name}"
     return (Choice(setting, share > CROWDED, reason),)
+
+
+def choose_unpacking(
+    config: RunConfig, mode: str, precision: str, device: DeviceInfo, model: ModelSize
+) -> tuple[Choice, ...]:
+    """Choose whether 4-bit weights are unpacked once: one choice on a CPU, none elsewhere.
+
+    By all the RAM there is, not by what is free, so that a run that goes on decides the same.
+    """
+    if mode != "qlora" or device.kind != "cpu":
+        return ()
+    setting, asked = "tuning.unpack_4bit", config.tuning.unpack_4bit
+    if asked != "auto":
+        return (Choice(setting, asked, "as asked"),)
+    size = model.parameters * (4 if precision == "fp32" else 2)
+    share = size / max(1, device.total_bytes)
+    reason = f"unpacked weights take {share:.0%} of the RAM, and no time in every step"
+    return (Choice(setting, share < ROOMY, reason),)
 
 
 def choose_backend(config: RunConfig) -> Choice:

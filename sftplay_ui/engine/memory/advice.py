@@ -78,7 +78,7 @@ def candidates(
     config: RunConfig, device: DeviceInfo, now: Need, longest: int
 ) -> Iterator[tuple[str, str | int | bool, str, RunConfig]]:
     """Yield setting, value, price and configuration of every change worth a thought."""
-    resolved, setup = now.resolved, now.setup
+    resolved = now.resolved
     if not resolved.gradient_checkpointing:
         changed = with_train(config, gradient_checkpointing=True)
         yield "train.gradient_checkpointing", True, "a step takes about a third longer", changed
@@ -90,9 +90,13 @@ def candidates(
         ("lora", "an adapter learns instead of all weights"),
         ("qlora", "the base model in 4 bits"),
     ):
-        if mode != setup.mode and (setup.mode, mode) != ("qlora", "lora"):
+        if mode != resolved.mode and (resolved.mode, mode) != ("qlora", "lora"):
             tuning = config.tuning.model_copy(update={"mode": mode})
             yield "tuning.mode", mode, price, config.model_copy(update={"tuning": tuning})
+    if resolved.unpacked:
+        tuning = config.tuning.model_copy(update={"unpack_4bit": False})
+        changed = config.model_copy(update={"tuning": tuning})
+        yield "tuning.unpack_4bit", False, "4-bit weights are unpacked in every step", changed
     if device.kind == "cuda":
         for optim in ("adamw_8bit", "paged_adamw_8bit"):
             changed = with_train(config, optim=optim)
@@ -102,7 +106,7 @@ def candidates(
         changed = config.model_copy(update={"model": model})
         yield "model.max_seq_len", longest // 2, "longer examples are cut", changed
     lora = config.tuning.lora
-    if setup.mode != "full" and lora.r > 1:
+    if resolved.mode != "full" and lora.r > 1:
         narrow = lora.model_copy(update={"r": lora.r // 2})
         tuning = config.tuning.model_copy(update={"lora": narrow})
         changed = config.model_copy(update={"tuning": tuning})

@@ -86,9 +86,11 @@ def setup_of(
             tokens = min(tokens, lengths.heaviest(batch))
     lora = config.tuning.lora
     learns_all = resolved.mode == "full"
+    # what is unpacked once learns as 16-bit weights do
+    mode = "lora" if resolved.unpacked else resolved.mode
     return Setup(
-        mode=resolved.mode,
-        way=way_of(resolved.mode, resolved.precision),
+        mode=mode,
+        way=way_of(mode, resolved.precision),
         loss="chunked" if shape.plain_head else "selected",
         adapter=0 if learns_all else shape.adapter_weights(lora.r, lora.target_modules),
         optim=resolved.optim,

@@ -33,6 +33,8 @@ from sftplay_ui.engine.resolve import Resolved
 from sftplay_ui.engine.worker.model.attention import rows_fit
 from sftplay_ui.engine.worker.model.lora_linear import use_lean_linears
 from sftplay_ui.engine.worker.model.losses import head_is_plain
+from sftplay_ui.engine.worker.model.nf4 import round_to_nf4
+from sftplay_ui.engine.worker.model.norms import use_lean_norms
 from sftplay_ui.engine.worker.model.precision import route_fp32_products, weight_dtype
 
 # peft's word for every linear layer but the output head
@@ -197,14 +199,18 @@ def prepare(
         folder.path,
         dtype=weight_dtype(resolved.mode, resolved.precision),
         device=device,
-        quantised=resolved.mode == "qlora",
+        quantised=resolved.mode == "qlora" and not resolved.unpacked,
         double_quant=resolved.double_quant,
     )
+    if resolved.unpacked:
+        round_to_nf4(base, double_quant=resolved.double_quant)
     torch.manual_seed(config.train.seed)
     model: nn.Module = base
     if resolved.mode != "full":
         model = add_adapter(base, config.tuning.lora)
         choices.append(choose_linears(model))
+    if device == "cpu":
+        choices.append(choose_norms(base))
     encodes = base.config.is_encoder_decoder
     plain, why = (False, "its decoder reads an encoder") if encodes else head_is_plain(base)
     choices.append(Choice("loss", "chunked" if plain else "all logits", why))
@@ -268,3 +274,12 @@ def choose_linears(model: nn.Module) -> Choice:
         return Choice("adapter layers", "fused", "all are plain LoRA on frozen layers")
     reason = f"{total - switched} of {total} have dropout, DoRA or 4-bit weights"
     return Choice("adapter layers", "fused" if switched else "peft's own", reason)
+
+
+def choose_norms(base: PreTrainedModel) -> Choice:
+    """Switch the norms to one step each where they are root mean square norms."""
+    switched, total = use_lean_norms(base)
+    if switched and switched == total:
+        return Choice("norms", "fused", "all are root mean square norms, and keep half as much")
+    reason = f"{total - switched} of {total} compute something else" if total else "of another kind"
+    return Choice("norms", "fused" if switched else "the model's own", reason)

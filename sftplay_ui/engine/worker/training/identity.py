@@ -36,6 +36,7 @@ class Identity:
     packing: bool
     loss: str = "learned tokens, mean over the step"
     double_quant: bool = False
+    unpacked: bool = False
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from sftplay_ui.engine.atomic_file import replace_text
@@ -83,10 +84,9 @@ def load(
     prepared = prepare(
         base, config, resolved, device=str(accelerator.device), longest=material.longest
     )
-    lengths = [len(example.input_ids) for example in material.train]
     course = Course(
         material.train,
-        Plan.make(lengths, config.train, resolved.effective_batch),
+        Plan.make(material.train.lengths, config.train, resolved.effective_batch),
         batch_size=resolved.batch_size,
         pad_id=watch.tokeniser.pad_id,
         max_grad_norm=config.train.max_grad_norm,
@@ -101,6 +101,9 @@ def load(
         between=partial(leave_if_urged, run_dir),
     )
     stepper.recomputing = resolved.gradient_checkpointing
+    if accelerator.process_index:
+        # each process drops out others; the weights were drawn alike
+        torch.manual_seed(config.train.seed + accelerator.process_index)
     session = Session(config, run_dir, base, material, resolved, stepper, watch)
     session.identity = identify(session)
     return session
@@ -145,6 +148,7 @@ def identify(session: Session) -> Identity:
         max_seq_len=config.model.max_seq_len,
         packing=session.stepper.prepared.side_by_side,
         double_quant=resolved.double_quant,
+        unpacked=resolved.unpacked,
     )
 
 
@@ -152,7 +156,12 @@ def tell_choices(session: Session) -> Iterator[Event]:
     """Tell what every `auto` became; a fallback is told aloud and kept in `backend.json`."""
     template = session.watch.template
     chosen = Choice("data.template_path", template.name, template.reason)
-    choices = (*session.resolved.choices, *session.stepper.prepared.choices, chosen)
+    choices = (
+        *session.resolved.choices,
+        *session.stepper.prepared.choices,
+        chosen,
+        session.material.tokens,
+    )
     backend = next(choice for choice in choices if choice.setting == BACKEND)
     asked = session.config.tuning.backend
     record = {
