@@ -41,6 +41,14 @@ def test_outputs_and_gradients_are_those_of_peft(fixture, request):
         torch.testing.assert_close(grad, plain[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_without_gradients_the_outputs_are_the_same(tiny_llama):
+    model = with_adapter(tiny_llama)
+    use_lean_linears(model)
+    expected = model(IDS).logits
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS).logits, expected)
+
+
 def test_a_16_bit_base_keeps_its_type_and_the_adapters_get_fp32_gradients(tiny_llama):
     model = with_adapter(tiny_llama, torch.bfloat16)
     exact = gradients(with_adapter(tiny_llama))

@@ -21,9 +21,7 @@ class LoraProduct(torch.autograd.Function):
     ) -> Tensor:
         """x [tokens, in], weight [out, in], down (A) [r, in], up (B) [out, r] -> [tokens, out]."""
         down_, up_ = down.to(x.dtype), up.to(x.dtype)
-        inner = x @ down_.t()
-        y = x @ weight.t()
-        y.addmm_(inner, up_.t(), alpha=scale)
+        y, inner = multiply(x, weight, down_, up_, scale)
         ctx.save_for_backward(x, weight, inner, down_, up_)
         ctx.scale = scale
         ctx.dtype = down.dtype
@@ -40,6 +38,16 @@ class LoraProduct(torch.autograd.Function):
             x_grad = grad @ weight
             x_grad.addmm_(inner_grad, down)
         return x_grad, None, down_grad, up_grad, None
+
+
+def multiply(
+    x: Tensor, weight: Tensor, down: Tensor, up: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Give x W' + s (x A') B' and x A'."""
+    inner = x @ down.t()
+    y = x @ weight.t()
+    y.addmm_(inner, up.t(), alpha=scale)
+    return y, inner
 
 
 def use_lean_linears(model: nn.Module) -> tuple[int, int]:
@@ -80,13 +88,12 @@ def lean_forward(layer: LoraLinear, x: Tensor) -> Tensor:
     if layer.disable_adapters or layer.merged or torch.is_autocast_enabled(x.device.type):
         return type(layer).forward(layer, x)
     (name,) = layer.active_adapters
-    base = layer.base_layer
-    y = LoraProduct.apply(
-        x.reshape(-1, x.shape[-1]),
-        base.weight,
-        layer.lora_A[name].weight,
-        layer.lora_B[name].weight,
-        layer.scaling[name],
-    )
+    base, scale = layer.base_layer, layer.scaling[name]
+    flat = x.reshape(-1, x.shape[-1])
+    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+    if torch.is_grad_enabled():
+        y = LoraProduct.apply(flat, base.weight, down, up, scale)
+    else:  # a word at a time, a step of autograd would take longer than the products
+        y, _ = multiply(flat, base.weight, down.to(x.dtype), up.to(x.dtype), scale)
     y = y if base.bias is None else y + base.bias
     return y.view(*x.shape[:-1], -1)
