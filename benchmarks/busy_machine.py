@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
-from sftplay_ui.engine.runs import WAIT_WITHOUT_SPINNING
+from sftplay_ui.engine.launching import WAIT_WITHOUT_SPINNING
 
 MEASURE = """
 import time

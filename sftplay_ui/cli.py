@@ -71,6 +71,13 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         help="add epochs to a finished run: the last one, or that of --resume",
     )
     parser.add_argument(
+        "--processes", type=int, metavar="N", help="so many learn together here; one for each GPU"
+    )
+    parser.add_argument(
+        "--nodes", type=int, metavar="N", help="print the command for each of so many machines"
+    )
+    parser.add_argument("--address", metavar="HOST[:PORT]", help="the first of the machines")
+    parser.add_argument(
         "--queue", action="store_true", help="let the run wait in line while another one goes on"
     )
     parser.add_argument(

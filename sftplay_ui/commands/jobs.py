@@ -8,7 +8,8 @@ from typing import Any
 from sftplay_ui.commands import STOPPED, Answer, Context
 from sftplay_ui.console import failure_of
 from sftplay_ui.engine.config import RunConfig
-from sftplay_ui.engine.errors import RunNotFoundError, SFTPlayError
+from sftplay_ui.engine.device import detect_device
+from sftplay_ui.engine.errors import ConfigError, RunNotFoundError, SFTPlayError
 from sftplay_ui.engine.events import (
     EvaluationLogged,
     Event,
@@ -18,11 +19,13 @@ from sftplay_ui.engine.events import (
     StepLogged,
 )
 from sftplay_ui.engine.extension import extend_run
+from sftplay_ui.engine.launching import PORT, Cluster, node_commands
 from sftplay_ui.engine.run_queue import cancel, enqueue, move_up, start_next, waiting
 from sftplay_ui.engine.runs import (
     Run,
     find_run,
     list_runs,
+    make_run,
     resume_run,
     start_run,
 )
@@ -38,17 +41,43 @@ class JobFailedError(SFTPlayError):
 
 def train(context: Context) -> Answer:
     """Fine-tune, or go on with a run that was stopped or that is to learn longer."""
-    resume, epochs = context.args.resume, context.args.extend
-    if context.args.find_lr:
+    args = context.args
+    resume, epochs = args.resume, args.extend
+    if args.find_lr:
         return find_rate(context.config(), context)
     if epochs is not None:
         run = find_run(resume, context.workspace) if resume else newest_training(context)
         return finish_training(extend_run(run, epochs), context)
-    if context.args.queue:
-        return queue_run(context.config(), context)
+    config = context.config([f"train.processes={args.processes}"] if args.processes else [])
+    if args.nodes:
+        return name_nodes(config, context)
+    if args.queue:
+        return queue_run(config, context)
     if resume:
         return finish_training(resume_run(find_run(resume, context.workspace)), context)
-    return train_run(context.config(), context)
+    return train_run(config, context)
+
+
+def name_nodes(config: RunConfig, context: Context) -> Answer:
+    """Prepare a run for several machines; give the command to start on each of them."""
+    host, _, port = (context.args.address or "").partition(":")
+    if not host or (port and not port.isdecimal()):
+        raise ConfigError(
+            f"--nodes needs the address of the first machine, not {context.args.address!r}.",
+            "Add --address HOST, or --address HOST:PORT.",
+        )
+    run = make_run(with_job(config, "train"), context.workspace)
+    cluster = Cluster(
+        context.args.nodes,
+        config.train.processes,
+        host,
+        int(port or PORT),
+        detect_device().kind,
+    )
+    commands = node_commands(run.folder, cluster)
+    lines = [f"{place}. machine: {line}" for place, line in enumerate(commands, 1)]
+    text = f"{run.name} is prepared. Start it in the project's folder on\n" + "\n".join(lines)
+    return Answer({"run": run.name, "commands": commands}, text)
 
 
 def queue_run(config: RunConfig, context: Context) -> Answer:

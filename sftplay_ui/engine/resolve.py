@@ -102,7 +102,6 @@ def resolve(
     optim = choose_optimizer(config.train, device)
     unpacking = choose_unpacking(config, str(mode.value), str(precision.value), device, model)
     unpacked = bool(unpacking and unpacking[0].value)
-    # what is unpacked once learns as 16-bit weights do
     way = "lora" if unpacked else str(mode.value)
     scales = choose_double_quant(config, str(mode.value), device, model)
     fit = fit_batch(

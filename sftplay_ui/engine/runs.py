@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,17 +35,16 @@ from sftplay_ui.engine.events import (
     StepLogged,
     decode,
 )
+from sftplay_ui.engine.launching import OWN_SESSION, WAIT_WITHOUT_SPINNING, worker_command
 from sftplay_ui.engine.preflight import need_room, refuse_hopeless
 from sftplay_ui.engine.processes import ProcessRecord, reap
 from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
 
 State = Literal["running", "finished", "stopped", "failed", "lost"]
+LAUNCHED = "launched.json"
 TAIL_BYTES = 64 * 1024
 START_SECONDS = 60
 LEAVE_SECONDS = 20
-# threads of a worker that wait for each other let other programs run: several times faster on a
-# busy computer, and the person's own work stays smooth (benchmarks/busy_machine.py)
-WAIT_WITHOUT_SPINNING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 RESERVED = {"con", "prn", "aux", "nul", "tb", "last"} | {
     f"{port}{i}" for port in ("com", "lpt") for i in range(10)
@@ -107,9 +105,13 @@ class Run:
         return ProcessRecord.read(self.folder / "worker.json")
 
     def is_alive(self) -> bool:
-        """Tell whether the run's worker process lives."""
-        worker = self.worker()
-        return worker is not None and worker.is_alive()
+        """Tell whether the run's worker lives, or another of its processes does."""
+        return any(process.is_alive() for process in self.processes())
+
+    def processes(self) -> list[ProcessRecord]:
+        """List the worker, and what was started for it; where several learn that is a launcher."""
+        started = ProcessRecord.read(self.folder / LAUNCHED)
+        return [process for process in (started, self.worker()) if process is not None]
 
     def state(self) -> State:
         """Derive the state; liveness is asked first, so what a dead worker wrote is all there."""
@@ -174,10 +176,9 @@ class Run:
         stop.write_text("now" if stop.exists() else "soon", encoding="ascii")
 
     def kill(self) -> None:
-        """End the worker and its children without asking."""
-        worker = self.worker()
-        if worker is not None:
-            worker.kill_tree()
+        """End the run's processes and their children without asking."""
+        for process in self.processes():
+            process.kill_tree()
 
     def delete(self) -> None:
         """Remove the run's folder and its adapter; refused while the worker lives."""
@@ -234,11 +235,17 @@ def open_run(
 ) -> tuple[Run, "subprocess.Popen[str]"]:
     """Start a run and give its process too; with `pipes`, its stdin and stdout stay connected."""
     refuse_busy_device()
+    run = make_run(config, workspace)
+    return run, launch(run, pipes=pipes)
+
+
+def make_run(config: RunConfig, workspace: Workspace) -> Run:
+    """Make a run's folder, and start nothing; raises first what `refuse_hopeless` finds."""
     refuse_hopeless(config, workspace)
     run = Run(new_folder(config, workspace))
     named = config.model_copy(update={"run_name": run.name})
     (run.folder / "config.yaml").write_text(config_to_yaml(named), encoding="utf-8")
-    return run, launch(run, pipes=pipes)
+    return run
 
 
 def resume_run(run: Run) -> Run:
@@ -284,14 +291,10 @@ def refuse_busy_device() -> None:
 def launch(run: Run, *, pipes: bool = False) -> "subprocess.Popen[str]":
     """Start the worker process of a run folder and wait for its record."""
     (run.folder / "stop").unlink(missing_ok=True)
-    own_session = (
-        {"creationflags": 0x08000200}  # no console window, process group of its own
-        if sys.platform == "win32"
-        else {"start_new_session": True}
-    )
+    processes = run.config().train.processes
     with run.log_path.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sftplay_ui.engine.worker", str(run.folder)],
+            worker_command(run.folder, processes),
             stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
             stdout=subprocess.PIPE if pipes else log,
             stderr=log,
@@ -299,8 +302,9 @@ def launch(run: Run, *, pipes: bool = False) -> "subprocess.Popen[str]":
             env={**WAIT_WITHOUT_SPINNING, **os.environ},
             text=True,
             encoding="utf-8",
-            **own_session,
+            **OWN_SESSION,
         )
+    ProcessRecord.of(process.pid).write(run.folder / LAUNCHED)
     reap(process)
     wait_for_worker(run, process)
     return process

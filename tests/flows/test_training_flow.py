@@ -122,6 +122,31 @@ def test_two_processes_learn_what_one_does(tiny_llama, workspace):
     assert losses[2] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_processes_that_learn_together_are_killed_stopped_and_resumed_exactly(
+    tiny_llama, workspace
+):
+    config = config_for(
+        tiny_llama, epochs=4, save_steps=4, batch_size=1, processes=2, lora={"dropout": 0.2}
+    )
+    named = {name: config.model_copy(update={"run_name": name}) for name in ("unbroken", "run")}
+    unbroken = follow(start_run(named["unbroken"], workspace))
+    assert isinstance(unbroken[-1], RunFinished), unbroken[-1]
+    run = start_run(named["run"], workspace)
+    follow(run, lambda event: isinstance(event, CheckpointSaved) and event.step >= 4)
+    run.kill()
+    assert follow(run)[-1].code == "worker_lost"
+    assert not any(process.is_alive() for process in run.processes())
+    resume_run(run)
+    follow(run, lambda event: isinstance(event, StepLogged) and event.step >= 10)
+    run.request_stop()
+    assert isinstance(follow(run)[-1], RunStopped)
+    events = follow(resume_run(run))
+    assert isinstance(events[-1], RunFinished), (events[-1], run.log_path.read_text())
+    ours, theirs = of_kind(run.events(), StepLogged), of_kind(unbroken, StepLogged)
+    assert [e.loss for e in ours] == [e.loss for e in theirs]
+    assert adapter_bytes(workspace) == adapter_bytes(workspace, "unbroken")
+
+
 def test_the_record_can_be_read_by_anybody(tiny_llama, workspace):
     run = start_run(config_for(tiny_llama, max_steps=2), workspace)
     follow(run)

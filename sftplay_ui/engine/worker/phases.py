@@ -1,5 +1,6 @@
 """Phases of a job: a blocking call told as events, and the stop that every phase honours."""
 
+import os
 import queue
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +18,25 @@ class StopRequested(Exception):
     """The person asked the run to stop: a wish, not an error."""
 
 
+def alone() -> bool:
+    """Tell whether this process does the job by itself.
+
+    Several that learn together leave together, at the end of a step: one that left by itself would
+    keep the others waiting for it.
+    """
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def leave_if_asked(run_dir: Path) -> None:
-    """Raise StopRequested when the run was asked to stop."""
-    if stop_requested(run_dir):
+    """Raise StopRequested when the run was asked to stop, and nobody waits for this process."""
+    if alone() and stop_requested(run_dir):
         raise StopRequested
 
 
 def leave_if_urged(run_dir: Path) -> None:
     """Raise StopRequested when the run was asked twice: the step it is in is given up."""
+    if not alone():
+        return
     try:
         urged = (run_dir / "stop").read_text(encoding="ascii") == "now"
     except FileNotFoundError:

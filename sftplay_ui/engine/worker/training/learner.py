@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 
 from sftplay_ui.engine.errors import DeviceMemoryError, NotFiniteError
@@ -28,6 +28,8 @@ from sftplay_ui.engine.worker.training.batches import (
 
 # fp16 halves its scale when a gradient overflows; more than this in a row is no accident
 OVERFLOWS_ALLOWED = 3
+# ways of going along in which no process has all of the weights
+SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 class Learner(nn.Module):
@@ -123,6 +125,7 @@ class Stepper:
         self.batch_size = course.batch_size
         self.between = between
         self.recomputing = False
+        self.shards = accelerator.distributed_type in SHARDING
         self.overflows = 0
 
     def update(self, step: int, rate: float) -> Generator[Event, None, Update]:
@@ -164,32 +167,53 @@ class Stepper:
         while True:
             rng = rng_state()
             out_of_memory = None
+            total = None
             try:
-                return self.backward_all(step, learned)
+                total = self.backward_all(step, learned)
             except RuntimeError as error:
                 if not tells_lack_of_memory(error):
                     raise
                 out_of_memory = str(error).partition("\n")[0]
+            if total is not None:
+                self.share_gradients()
+                return float(self.accelerator.reduce(total, "sum")) / learned
             # outside of the except block, whose traceback would keep the tensors alive
             self.optimizer.zero_grad(set_to_none=True)
             free_memory()
             set_rng_state(rng)
             yield self.make_room(out_of_memory)
 
-    def backward_all(self, step: int, learned: int) -> float:
-        """Run all micro-batches of a step; give the mean loss over its learned tokens."""
+    def backward_all(self, step: int, learned: int) -> Tensor:
+        """Run all micro-batches of a step; give this process's part of their summed loss.
+
+        Processes exchange nothing meanwhile, so that one which runs out of memory may begin again.
+        Where the weights themselves are spread over the processes (FSDP), every pass is an exchange
+        and the last micro-batch sums up the gradients.
+        """
         ranks = self.accelerator.num_processes
         batches = self.micro_batches(step)
         total = torch.zeros((), device=self.accelerator.device)
         for number, (batch, counts) in enumerate(batches, start=1):
-            last = number == len(batches)
-            with nullcontext() if last else self.accelerator.no_sync(self.learner):
+            sums_up = self.shards and number == len(batches)
+            with nullcontext() if sums_up else self.accelerator.no_sync(self.learner):
                 loss = self.learner(batch.to(self.accelerator.device)) * counts
-                # several devices average their gradients, and the mean is over all of them
+                # gradients are averaged over the processes, and the mean is over all of them
                 self.accelerator.backward(loss * (ranks / learned))
             total += loss.detach()
             self.between()
-        return float(self.accelerator.reduce(total, "sum")) / learned
+        return total
+
+    def share_gradients(self) -> None:
+        """Average the gradients over the processes, in one exchange."""
+        if self.shards or self.accelerator.num_processes == 1:
+            return
+        together = torch.cat([weight.grad.flatten().float() for weight in self.weights])
+        together = self.accelerator.reduce(together, "mean")
+        start = 0
+        for weight in self.weights:
+            part = together[start : start + weight.numel()]
+            weight.grad.copy_(part.view_as(weight))
+            start += weight.numel()
 
     def micro_batches(self, step: int) -> list[tuple[MicroBatch, int]]:
         """Build this process's micro-batches; one without a share goes along with weight 0."""

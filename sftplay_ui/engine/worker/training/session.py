@@ -26,7 +26,13 @@ from sftplay_ui.engine.worker.training.batches import Plan
 from sftplay_ui.engine.worker.training.identity import Identity
 from sftplay_ui.engine.worker.training.learner import Stepper
 from sftplay_ui.engine.worker.training.material import Material
-from sftplay_ui.engine.worker.training.state import Progress, learned_bytes, read_state, write_state
+from sftplay_ui.engine.worker.training.state import (
+    Progress,
+    all_draws,
+    learned_bytes,
+    read_state,
+    write_state,
+)
 from sftplay_ui.engine.worker.training.watch import Watch
 from sftplay_ui.engine.workspace import Workspace
 
@@ -68,12 +74,16 @@ class Session:
         return self.run_dir / "checkpoints"
 
     def save(self) -> Iterator[Event]:
-        """Save a checkpoint of the last complete step and clear away the ones no longer needed."""
+        """Save a checkpoint of the last complete step and clear away the ones no longer needed.
+
+        The first of several processes writes; the random numbers of all of them go into it.
+        """
+        draws = all_draws(self.stepper)
         if not self.stepper.accelerator.is_main_process:
             return
         yield PhaseStarted(phase="save")
         self.progress.batch_size = self.stepper.batch_size
-        write = partial(write_state, stepper=self.stepper, progress=self.progress)
+        write = partial(write_state, stepper=self.stepper, progress=self.progress, draws=draws)
         saved = save_checkpoint(self.checkpoints, self.progress.step, write)
         prune(self.checkpoints, self.config.train.save_total_limit, self.progress.best_step)
         yield CheckpointSaved(step=saved.step, path=str(saved.path), bytes=saved.bytes())

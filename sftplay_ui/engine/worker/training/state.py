@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -65,12 +66,19 @@ class Progress:
             self.evaluations_without_gain += 1
 
 
-def write_state(folder: Path, stepper: Stepper, progress: Progress) -> None:
-    """Write everything a resume needs into a (staged) folder."""
+def all_draws(stepper: Stepper) -> list[dict[str, object]]:
+    """Take the random numbers' state of every process; all of them must ask."""
+    return gather_object([rng_state()])
+
+
+def write_state(
+    folder: Path, stepper: Stepper, progress: Progress, *, draws: list[dict[str, object]]
+) -> None:
+    """Write everything a resume needs into a (staged) folder; `draws` come from `all_draws`."""
     write_weights(folder, stepper.prepared.model)
     torch.save(stepper.optimizer.state_dict(), folder / OPTIMIZER_FILE)
     scaler = stepper.accelerator.scaler
-    rng = {**rng_state(), "scaler": scaler.state_dict() if scaler else {}}
+    rng = {"processes": draws, "scaler": scaler.state_dict() if scaler else {}}
     torch.save(rng, folder / RNG_FILE)
     (folder / STATE_FILE).write_text(json.dumps(asdict(progress)), encoding="utf-8")
 
@@ -82,12 +90,16 @@ def read_state(folder: Path, stepper: Stepper) -> Progress:
     """
     read_weights(folder, stepper.prepared.model)
     device = stepper.accelerator.device
+    # torch knows no cpu:0, the device of one of several processes
+    device = "cpu" if device.type == "cpu" else device
     optimizer = torch.load(folder / OPTIMIZER_FILE, weights_only=True, map_location=device)
     stepper.optimizer.load_state_dict(optimizer)
     rng = torch.load(folder / RNG_FILE, weights_only=True, map_location="cpu")
     if stepper.accelerator.scaler and rng["scaler"]:
         stepper.accelerator.scaler.load_state_dict(rng["scaler"])
-    set_rng_state(rng)
+    # one process wrote its own alone before several could
+    draws = rng.get("processes", [rng])
+    set_rng_state(draws[stepper.accelerator.process_index % len(draws)])
     return Progress(**json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
 
 

@@ -1,0 +1,75 @@
+"""Which command starts a worker: one process, several on this machine, or several machines.
+
+The worker is the same in all cases; the launcher tells each process its rank. Starting it, and
+following what it tells, is left to `runs`.
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+# threads of a worker that wait for each other let other programs run: several times faster on a
+# busy computer, and the person's own work stays smooth (benchmarks/busy_machine.py)
+WAIT_WITHOUT_SPINNING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+# it outlives the window, and is not stopped by its Ctrl-C; on Windows without a console of its own
+OWN_SESSION: dict[str, Any] = (
+    {"creationflags": 0x08000200} if sys.platform == "win32" else {"start_new_session": True}
+)
+PORT = 29500
+CONFIG = "configs/accelerate_config.yaml"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Several machines that learn together, each with as many processes; the first has `address`.
+
+    All of them see the run's folder under the same path, with the same model and examples.
+    """
+
+    nodes: int
+    processes: int
+    address: str
+    port: int = PORT
+    kind: Literal["cpu", "cuda", "mps"] = "cuda"
+
+
+def worker_command(folder: Path, processes: int) -> list[str]:
+    """Give the command for a run's worker on this machine."""
+    worker = ["-m", "sftplay_ui.engine.worker", str(folder)]
+    if processes == 1:
+        return [sys.executable, *worker]
+    # accelerate's own launcher starts a single process on a machine without a GPU
+    together = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [sys.executable, *together, *worker]
+
+
+def node_commands(folder: Path, cluster: Cluster) -> list[str]:
+    """Give the command line for each machine, to be started in the project's folder there."""
+    return [shlex.join(node_command(folder, cluster, rank)) for rank in range(cluster.nodes)]
+
+
+def node_command(folder: Path, cluster: Cluster, rank: int) -> list[str]:
+    """Give the command for one machine: `accelerate launch`, or on CPUs torch's own launcher."""
+    python = ".venv/bin/python"
+    worker = ["-m", "sftplay_ui.engine.worker", str(folder)]
+    if cluster.kind != "cuda":
+        return [
+            *(python, "-m", "torch.distributed.run"),
+            f"--nnodes={cluster.nodes}",
+            f"--nproc-per-node={cluster.processes}",
+            f"--node-rank={rank}",
+            f"--master-addr={cluster.address}",
+            f"--master-port={cluster.port}",
+            *worker,
+        ]
+    return [
+        *(python, "-m", "accelerate.commands.launch", "--config_file", CONFIG),
+        *("--num_machines", str(cluster.nodes)),
+        *("--num_processes", str(cluster.nodes * cluster.processes)),
+        *("--machine_rank", str(rank)),
+        *("--main_process_ip", cluster.address),
+        *("--main_process_port", str(cluster.port)),
+        *worker,
+    ]
