@@ -29,7 +29,8 @@
     const root = element.querySelector(".run-head"), part = parts(root), problem = root.querySelector(".problem");
     listen(root, now => {
       const running = now.state === "running", told = now.told, figures = now.figures;
-      document.body.classList.toggle("no-run", !now.run);
+      // Gradio scopes our styles below its container, so the mark cannot sit on the body.
+      document.getElementById("shell").dataset.run = now.run ? "shown" : "none";
       write(part.run, now.run || "No run yet");
       part.state.hidden = !now.run;
       write(part.state, now.stopping ? "stopping" : now.state);

@@ -135,8 +135,10 @@ def test_a_wrong_setting_is_named_and_what_was_typed_stays(open_page, trainable)
 
 def test_a_click_on_start_leads_to_an_adapter(open_page, trainable):
     page = open_page("train")
+    expect(page.locator("#train-curves")).to_be_hidden()
     choose_tiny_model(page, train_epochs="1")
     page.locator("#train-start").click()
+    expect(page.locator("#train-curves canvas").first).to_be_visible()
     expect(page.locator("#train-start-note")).to_contain_text("tiny has started")
     state = page.locator("#train-head [data-part=state]")
     expect(state).to_have_text("finished", timeout=LONG)
