@@ -23,7 +23,7 @@ SMALL_MODEL = 1_000_000_000
 # Bytes of activations per token, layer and unit of (residual, feed-forward) width: for frozen
 # 16-bit linear layers, and for 4-bit ones, whose adapters keep their inputs in fp32.
 PER_WIDTH, PER_WIDTH_PACKED = (24.8, 8.3), (37.0, 10.0)
-CPU_ACTIVATION_BYTES = 4.0e9
+CPU_ACTIVATION_BYTES = 2.5e9
 DEVICE_SHARE = 0.4
 # NF4 with its scales; above this share of a GPU's memory a smaller form is worth its time.
 PACKED_BYTES, CROWDED = 0.56, 0.4

@@ -99,9 +99,9 @@ def test_longer_examples_get_smaller_micro_batches_and_then_recompute():
 
 
 def test_a_cpu_with_room_takes_the_whole_step_of_a_small_model_at_once():
-    assert resolved(longest=400).batch_size == 8
+    assert resolved(longest=300).batch_size == 8
     cramped = replace(CPU, free_bytes=2 * GB)
-    assert resolved(cramped, longest=400).batch_size == 2
+    assert resolved(cramped, longest=300).batch_size == 2
 
 
 @pytest.mark.parametrize(
