@@ -7,7 +7,6 @@ those of the probe: the heaviest batch, from random tokens; nothing is kept. Pri
 import json
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -63,26 +62,9 @@ def measure(
     found = probe.find(share, max(1, resolved.batch_size // 2))
     if not found.size and found.least is None:
         raise DeviceMemoryError(f"One example does not fit: {found.describe()}.", "Go smaller.")
-
-    def rows() -> Iterator[Measured]:
-        for examples in sorted({1, max(1, found.size)}):
-            probe.needed(examples)
-            pinned = with_train(
-                config,
-                batch_size=examples,
-                grad_accum=share // examples,
-                gradient_checkpointing=resolved.gradient_checkpointing,
-                optim=resolved.optim,
-            )
-            now = need(pinned, shape, card)
-            yield Measured(
-                examples,
-                int(now.peak.parts.total),
-                memory.allocated(),
-                now.device_bytes,
-                memory.reserved() + context,
-            )
-
+    now = with_train(
+        config, gradient_checkpointing=resolved.gradient_checkpointing, optim=resolved.optim
+    )
     return Proof(
         model=config.model.name,
         max_seq_len=longest,
@@ -92,7 +74,33 @@ def measure(
         context_bytes=context,
         versions={package: version(package) for package in PACKAGES},
         trials=found.describe(),
-        rows=tuple(rows()),
+        rows=tuple(
+            compare(probe, now, shape, card, context=context, examples=examples)
+            for examples in sorted({1, max(1, found.size)})
+        ),
+    )
+
+
+def compare(
+    probe: Probe,
+    config: RunConfig,
+    shape: ModelShape,
+    card: DeviceInfo,
+    *,
+    context: int,
+    examples: int,
+) -> Measured:
+    """Take steps with so many examples at once, and say what was predicted and what was needed."""
+    probe.needed(examples)
+    share = probe.stepper.plan.effective_batch
+    pinned = with_train(config, batch_size=examples, grad_accum=share // examples)
+    now = need(pinned, shape, card)
+    return Measured(
+        examples,
+        int(now.peak.parts.total),
+        probe.memory.allocated(),
+        now.device_bytes,
+        probe.memory.reserved() + context,
     )
 
 

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -125,7 +124,6 @@ class Stepper:
         self.batch_size = course.batch_size
         self.between = between
         self.recomputing = False
-        self.shards = accelerator.distributed_type in SHARDING
         self.overflows = 0
 
     def update(self, step: int, rate: float) -> Generator[Event, None, Update]:
@@ -187,15 +185,12 @@ class Stepper:
         """Run all micro-batches of a step; give this process's part of their summed loss.
 
         Processes exchange nothing meanwhile, so that one which runs out of memory may begin again.
-        Where the weights themselves are spread over the processes (FSDP), every pass is an exchange
-        and the last micro-batch sums up the gradients.
         """
         ranks = self.accelerator.num_processes
         batches = self.micro_batches(step)
         total = torch.zeros((), device=self.accelerator.device)
-        for number, (batch, counts) in enumerate(batches, start=1):
-            sums_up = self.shards and number == len(batches)
-            with nullcontext() if sums_up else self.accelerator.no_sync(self.learner):
+        for batch, counts in batches:
+            with self.accelerator.no_sync(self.learner):
                 loss = self.learner(batch.to(self.accelerator.device)) * counts
                 # gradients are averaged over the processes, and the mean is over all of them
                 self.accelerator.backward(loss * (ranks / learned))
@@ -205,7 +200,7 @@ class Stepper:
 
     def share_gradients(self) -> None:
         """Average the gradients over the processes, in one exchange."""
-        if self.shards or self.accelerator.num_processes == 1:
+        if self.accelerator.num_processes == 1:
             return
         together = torch.cat([weight.grad.flatten().float() for weight in self.weights])
         together = self.accelerator.reduce(together, "mean")

@@ -15,6 +15,7 @@ from sftplay_ui.engine.atomic_file import replace_text
 from sftplay_ui.engine.checkpoints import file_hash
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.errors import BackendError
 from sftplay_ui.engine.events import ConfigResolved, Event, PhaseStarted, Warned
 from sftplay_ui.engine.models.folder import ModelFolder
 from sftplay_ui.engine.models.store import fetch_model
@@ -27,7 +28,7 @@ from sftplay_ui.engine.worker.model.placement import usable_device
 from sftplay_ui.engine.worker.phases import leave_if_asked, leave_if_urged, tell_progress
 from sftplay_ui.engine.worker.training.batches import Plan
 from sftplay_ui.engine.worker.training.identity import Identity, model_hash
-from sftplay_ui.engine.worker.training.learner import Course, Stepper
+from sftplay_ui.engine.worker.training.learner import SHARDING, Course, Stepper
 from sftplay_ui.engine.worker.training.material import Material, read_material
 from sftplay_ui.engine.worker.training.optimizers import make_optimizer
 from sftplay_ui.engine.worker.training.probe import settle_batch
@@ -115,14 +116,24 @@ def processes() -> int:
 
 
 def make_accelerator(resolved: Resolved, *, cpu: bool) -> Accelerator:
-    """Make the accelerator: autocast only where weights are fp32, loss scaling only for fp16."""
+    """Make the accelerator: autocast only where weights are fp32, loss scaling only for fp16.
+
+    Raises BackendError for ways of going along in which no process has all of the weights.
+    """
     mixed = resolved.precision if resolved.mode == "full" or resolved.precision == "fp16" else "no"
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="no" if mixed == "fp32" else mixed,
         # no buffer of a language model changes, and processes may differ by a micro-batch
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if accelerator.distributed_type in SHARDING:
+        way = accelerator.distributed_type.value
+        raise BackendError(
+            f"{way} spreads the weights over the processes; that cannot be saved yet.",
+            "Use distributed_type: MULTI_GPU in the accelerate configuration.",
+        )
+    return accelerator
 
 
 def identify(session: Session) -> Identity:
