@@ -52,10 +52,11 @@ def describe(ahead: Prospect) -> str:
         for name, size in vars(found.categories).items()
         if size
     ]
+    mode = found.need.resolved.mode
     lines += [
         f"  {'together':<20}{found.device_bytes / GIB:8.2f} GiB",
         "",
-        f"{ahead.shape.label()} parameters, {found.need.resolved.mode}, {found.batch_size} at a time "
+        f"{ahead.shape.label()} parameters, {mode}, {found.batch_size} at a time "
         f"({found.tokens:,} tokens); room for {found.largest_batch} of the longest.",
     ]
     if found.changes:
