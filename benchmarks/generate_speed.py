@@ -59,7 +59,7 @@ def main() -> None:
     limits = Limits((), GenerateConfig(max_new_tokens=args.tokens))
 
     def ours(model: PeftModel, batch_size: int) -> Callable[[], int]:
-        chosen = prompts[: max(batch_size, 2)]
+        chosen = (prompts * (1 + batch_size // len(prompts)))[: max(batch_size, 2)]
 
         def write() -> int:
             answers = generate_batch(
@@ -88,7 +88,7 @@ def main() -> None:
     report("transformers, bf16, one by one, live adapter", theirs(lean(folder, False)), reference)
     model = lean(folder, True)
     report("ours, bf16, one by one, live adapter", ours(model, 1), reference)
-    for batch_size in (8, 16):
+    for batch_size in (8, 16, 32):
         report(f"ours, bf16, {batch_size} side by side", ours(model, batch_size), reference)
     report_first_token(model, prompts, limits)
 

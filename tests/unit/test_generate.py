@@ -8,7 +8,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from sftplay_ui.engine.config import GenerateConfig
 from sftplay_ui.engine.errors import NotFiniteError
-from sftplay_ui.engine.worker.writing.decoding import Conversation, answering
+from sftplay_ui.engine.worker.writing.decoding import (
+    WORDS,
+    Conversation,
+    answering,
+    word_attention,
+)
 from sftplay_ui.engine.worker.writing.generate import Limits, generate_batch, stream, text_pieces
 
 PROMPTS = [
@@ -47,6 +52,26 @@ def test_answers_do_not_depend_on_their_neighbours(model, attention):
     model.set_attn_implementation(attention)
     assert write(model, PROMPTS, batch_size=1) == write(model, PROMPTS, batch_size=3)
     model.set_attn_implementation("sdpa")
+
+
+def test_a_token_a_row_attends_as_the_library_does():
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 6, 1, 8, generator=generator)
+    key, value = torch.randn(2, 3, 2, 7, 8, generator=generator)
+    mask = torch.ones(3, 1, 1, 7, dtype=torch.bool)
+    mask[1, ..., :4] = False
+    for hidden in (None, mask):
+        found, _ = word_attention(torch.nn.Module(), query, key, value, hidden, scaling=0.3)
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=hidden, scale=0.3, enable_gqa=True
+        )
+        torch.testing.assert_close(found, expected.transpose(1, 2))
+
+
+def test_a_model_on_a_cpu_attends_word_by_word_only_while_it_writes(model):
+    with answering(model):
+        assert model.config._attn_implementation == WORDS
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_row_that_ends_leaves_the_others_alone(model):

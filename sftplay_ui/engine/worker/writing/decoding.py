@@ -7,12 +7,17 @@ to `generate`.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from torch import Tensor, nn
+from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+# the name under which transformers knows `word_attention`
+WORDS = "words"
 # what transformers can decode with everywhere; an attention made for training cannot use a cache
 DECODING_ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 
@@ -22,15 +27,56 @@ def answering(model: PreTrainedModel) -> Iterator[None]:
     """Let a model that is being trained write answers, and give it back as it was."""
     was_training = model.training
     attention = model.config._attn_implementation
+    chosen = decoding_attention(model, attention)
     model.eval()
-    if attention not in DECODING_ATTENTION:
-        model.set_attn_implementation("sdpa")
+    if attention != chosen:
+        model.set_attn_implementation(chosen)
     try:
         yield
     finally:
-        if attention not in DECODING_ATTENTION:
+        if attention != chosen:
             model.set_attn_implementation(attention)
         model.train(was_training)
+
+
+def decoding_attention(model: PreTrainedModel, attention: str) -> str:
+    """Choose what a model attends with while it writes: on a CPU `word_attention` where it may."""
+    if attention not in DECODING_ATTENTION:
+        attention = "sdpa"
+    if attention == "sdpa" and model.device.type == "cpu" and not model.config.is_encoder_decoder:
+        AttentionInterface.register(WORDS, word_attention)
+        AttentionMaskInterface.register(WORDS, sdpa_mask)
+        return WORDS
+    return attention
+
+
+def word_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **how: Any,
+) -> tuple[Tensor, None]:
+    """Attend with one token a row, query [rows, heads, 1, d] -> [rows, 1, heads, d].
+
+    Two products for all rows and heads at once. torch's fused kernel takes one after the other,
+    in bf16 on a CPU 8 to 24 times as long (16 rows, 60 to 300 tokens); whole prompts are left to
+    it.
+    """
+    rows, heads, length, width = query.shape
+    if length != 1:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **how)
+    many = rows * key.shape[1]
+    scale = how.get("scaling") or width**-0.5
+    folded = query.reshape(many, -1, width)
+    scores = torch.bmm(folded, key.reshape(many, -1, width).transpose(1, 2))
+    scores = scores.view(rows, heads, 1, -1).float() * scale
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    shares = scores.softmax(-1).to(query.dtype).view(many, -1, key.shape[2])
+    mixed = torch.bmm(shares, value.reshape(many, -1, width))
+    return mixed.view(rows, heads, 1, width).transpose(1, 2), None
 
 
 class CausalDecoder:
