@@ -113,6 +113,7 @@ window.SFTPlay = (() => {
       const button = event.target.closest("#shell > .tab-wrapper [role=tab]");
       if (!button) return;
       history.replaceState(null, "", "#" + tabName(button));
+      window.scrollTo(0, 0);
       rove();
     });
     window.addEventListener("hashchange", () => openWanted(0));

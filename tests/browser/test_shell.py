@@ -78,6 +78,14 @@ def test_the_open_tab_survives_a_reload(open_page):
     expect(page.locator(SELECTED)).to_have_attribute("aria-controls", NAMES[-1])
 
 
+def test_another_tab_begins_at_its_top(open_page):
+    page = open_page("data", viewport={"width": 1280, "height": 300})
+    page.evaluate("window.scrollTo(0, 200)")
+    page.wait_for_function("() => window.scrollY > 100")
+    page.get_by_role("tab", name="Train").click()
+    page.wait_for_function("() => window.scrollY === 0")
+
+
 def test_arrow_keys_move_along_the_rail_and_around_its_ends(page):
     page.locator(SELECTED).focus()
     for name in [*NAMES[1:], NAMES[0]]:
