@@ -74,6 +74,17 @@ def test_a_model_on_a_cpu_attends_word_by_word_only_while_it_writes(model):
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_the_head_sees_the_last_tokens_only_and_in_one_piece(model):
+    seen = []
+    head = model.get_output_embeddings()
+    with answering(model):
+        watch = head.register_forward_pre_hook(lambda _head, inputs: seen.append(inputs[0]))
+        model(torch.ones(3, 5, dtype=torch.long), logits_to_keep=1)
+        watch.remove()
+    assert [(x.shape[:2], x.is_contiguous()) for x in seen] == [((3, 1), True)]
+    assert not head._forward_pre_hooks
+
+
 def test_a_row_that_ends_leaves_the_others_alone(model):
     free = write(model, PROMPTS)
     end = free[1].ids[4]

@@ -31,9 +31,13 @@ def answering(model: PreTrainedModel) -> Iterator[None]:
     model.eval()
     if attention != chosen:
         model.set_attn_implementation(chosen)
+    head = model.get_output_embeddings()
+    # of the last of many tokens torch would make a product for each row, with a copy of the head
+    compacted = head.register_forward_pre_hook(lambda _head, inputs: (inputs[0].contiguous(),))
     try:
         yield
     finally:
+        compacted.remove()
         if attention != chosen:
             model.set_attn_implementation(attention)
         model.train(was_training)
@@ -55,7 +59,7 @@ def word_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    mask: Tensor | None,
     **how: Any,
 ) -> tuple[Tensor, None]:
     """Attend with one token a row, query [rows, heads, 1, d] -> [rows, 1, heads, d].
@@ -66,14 +70,14 @@ def word_attention(
     """
     rows, heads, length, width = query.shape
     if length != 1:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **how)
+        return sdpa_attention_forward(module, query, key, value, mask, **how)
     many = rows * key.shape[1]
     scale = how.get("scaling") or width**-0.5
     folded = query.reshape(many, -1, width)
     scores = torch.bmm(folded, key.reshape(many, -1, width).transpose(1, 2))
     scores = scores.view(rows, heads, 1, -1).float() * scale
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
     shares = scores.softmax(-1).to(query.dtype).view(many, -1, key.shape[2])
     mixed = torch.bmm(shares, value.reshape(many, -1, width))
     return mixed.view(rows, heads, 1, width).transpose(1, 2), None
