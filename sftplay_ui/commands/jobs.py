@@ -9,7 +9,7 @@ from sftplay_ui.commands import STOPPED, Answer, Context
 from sftplay_ui.console import failure_of
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import detect_device
-from sftplay_ui.engine.errors import ConfigError, RunNotFoundError, SFTPlayError
+from sftplay_ui.engine.errors import RunNotFoundError, SFTPlayError
 from sftplay_ui.engine.events import (
     EvaluationLogged,
     Event,
@@ -19,7 +19,7 @@ from sftplay_ui.engine.events import (
     StepLogged,
 )
 from sftplay_ui.engine.extension import extend_run
-from sftplay_ui.engine.launching import PORT, Cluster, node_commands
+from sftplay_ui.engine.launching import Cluster, node_commands
 from sftplay_ui.engine.run_queue import cancel, enqueue, move_up, start_next, waiting
 from sftplay_ui.engine.runs import (
     Run,
@@ -60,20 +60,13 @@ def train(context: Context) -> Answer:
 
 def name_nodes(config: RunConfig, context: Context) -> Answer:
     """Prepare a run for several machines; give the command to start on each of them."""
-    host, _, port = (context.args.address or "").partition(":")
-    if not host or (port and not port.isdecimal()):
-        raise ConfigError(
-            f"--nodes needs the address of the first machine, not {context.args.address!r}.",
-            "Add --address HOST, or --address HOST:PORT.",
-        )
-    run = make_run(with_job(config, "train"), context.workspace)
-    cluster = Cluster(
-        context.args.nodes,
-        config.train.processes,
-        host,
-        int(port or PORT),
-        detect_device().kind,
+    cluster = Cluster.at(
+        context.args.address or "",
+        nodes=context.args.nodes,
+        processes=config.train.processes,
+        kind=detect_device().kind,
     )
+    run = make_run(with_job(config, "train"), context.workspace)
     commands = node_commands(run.folder, cluster)
     lines = [f"{place}. machine: {line}" for place, line in enumerate(commands, 1)]
     text = f"{run.name} is prepared. Start it in the project's folder on\n" + "\n".join(lines)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sftplay_ui.engine.errors import ConfigError
+
 # threads of a worker that wait for each other let other programs run: several times faster on a
 # busy computer, and the person's own work stays smooth (benchmarks/busy_machine.py)
 WAIT_WITHOUT_SPINNING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
@@ -18,6 +20,7 @@ OWN_SESSION: dict[str, Any] = (
     {"creationflags": 0x08000200} if sys.platform == "win32" else {"start_new_session": True}
 )
 PORT = 29500
+Kind = Literal["cpu", "cuda", "mps"]
 CONFIG = "configs/accelerate_config.yaml"
 
 
@@ -32,7 +35,18 @@ class Cluster:
     processes: int
     address: str
     port: int = PORT
-    kind: Literal["cpu", "cuda", "mps"] = "cuda"
+    kind: Kind = "cuda"
+
+    @classmethod
+    def at(cls, address: str, *, nodes: int, processes: int, kind: Kind) -> "Cluster":
+        """Read the first machine's address, HOST or HOST:PORT; ConfigError when it is neither."""
+        host, _, port = address.strip().partition(":")
+        if not host or (port and not port.isdecimal()):
+            raise ConfigError(
+                f"Several machines need the address of the first one, not {address!r}.",
+                "Give HOST or HOST:PORT; on the command line with --address.",
+            )
+        return cls(nodes, processes, host, int(port or PORT), kind)
 
 
 def worker_command(folder: Path, processes: int) -> list[str]:

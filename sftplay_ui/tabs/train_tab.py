@@ -28,6 +28,7 @@ from sftplay_ui.tabs.parts import card_title, live_part, note_box, page_head, pr
 from sftplay_ui.tabs.train_board import BoardButtons
 from sftplay_ui.tabs.train_compare import RunComparison
 from sftplay_ui.tabs.train_line import RunLine
+from sftplay_ui.tabs.train_nodes import NodeCommands
 from sftplay_ui.tabs.train_parts import CURVES, LIBRARY, RUN_HEAD, TOLD
 from sftplay_ui.tabs.train_settings import BASE_MODELS, SECTIONS
 
@@ -168,6 +169,7 @@ class TrainTab:
             for title, paths in SECTIONS.items():
                 form.section(title, paths)
         self.wire_form(start, *self.build_shown())
+        NodeCommands(self.workspace, self.config).build({self.source, *form.inputs})
         for handler, button in ahead.items():
             button.click(
                 guarded(handler),

@@ -25,8 +25,10 @@ from sftplay_ui.engine.project import CurrentData, set_current_data
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
 from sftplay_ui.tabs.train_compare import RunComparison
+from sftplay_ui.tabs.train_nodes import NodeCommands
 from sftplay_ui.tabs.train_tab import TrainTab
 from tests import stand_in
+from tests.training import write_examples
 
 # other tabs' settings, and what the tab sets itself
 ELSEWHERE = {"job", "data", "style", "evaluate", "generate", "merge", "chat"}
@@ -44,6 +46,20 @@ def tab(workspace: Workspace) -> Iterator[TrainTab]:
 
 def untouched(tab: TrainTab) -> dict:
     return {control: control.value for control in {tab.source, *tab.form.inputs}}
+
+
+def test_several_machines_are_told_their_commands(workspace, tiny_llama):
+    write_examples(workspace)
+    config = RunConfig.model_validate({"job": "train", "model": {"name": str(tiny_llama)}})
+    with gr.Blocks(analytics_enabled=False):
+        nodes = NodeCommands(workspace, lambda filled: config)
+        nodes.build(set())
+    refused, none = nodes.prepare({nodes.nodes: 2, nodes.address: "10.0.0.1:x"})
+    assert ("HOST:PORT" in refused, none) == (True, "")
+    told, commands = nodes.prepare({nodes.nodes: 2, nodes.address: "10.0.0.1"})
+    assert "is prepared" in told
+    assert "# machine 2" in commands
+    assert commands.count("10.0.0.1") == 2
 
 
 def test_every_setting_of_training_is_on_the_page_once(tab):
