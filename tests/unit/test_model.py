@@ -80,7 +80,7 @@ def stepper_for(prepared, examples, batch_size: int) -> Stepper:
 
 def gather(stepper: Stepper) -> float:
     learned = sum(sum(e.learned[1:]) for e in stepper.course.examples)
-    return stepper.backward_all(1, learned)
+    return float(stepper.backward_all(1, learned)) / learned
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
