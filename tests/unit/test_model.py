@@ -239,7 +239,7 @@ from tests.training import config_for, tokenised
 from tests.unit.test_model import gather, named_gradients, prepared_for, stepper_for, stir
 folder = Path(sys.argv[1])
 examples = tokenised(folder, 4)
-prepared = prepared_for(folder, mode="qlora", bf16=True)
+prepared = prepared_for(folder, mode="qlora", bf16=True, tuning={"unpack_4bit": False})
 stir(prepared.model)
 stepper = stepper_for(prepared, examples, 4)
 gather(stepper)
