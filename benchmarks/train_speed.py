@@ -13,7 +13,6 @@ both are given, and OMP_NUM_THREADS=1 makes them comparable. `--steps` shortens 
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -42,15 +41,15 @@ from sftplay_ui.engine.models.store import fetch_model  # noqa: E402
 from sftplay_ui.engine.runs import Run, start_run  # noqa: E402
 from sftplay_ui.engine.text.templates import choose_template  # noqa: E402
 from sftplay_ui.engine.text.tokens import Tokeniser, tokenise_stream  # noqa: E402
+from sftplay_ui.engine.worker.products import product_speed  # noqa: E402
 from sftplay_ui.engine.workspace import Workspace  # noqa: E402
 
 SAMPLE = ROOT / "data" / "samples" / "python_tutor_qa.jsonl"
 ROWS = 240
 LONGEST = 512
-# tokens, and the two widths of the feed-forward layer
-PEAK = (400, 576, 1536)
-# short spells, of which some are undisturbed on a machine that others use too
-PEAK_SECONDS, PEAK_REPEATS = 2.0, 3
+# the two widths of the starter's feed-forward layer
+PEAK = (576, 1536)
+PEAK_SECONDS = 2.0
 # the first warms up
 TRL_STEPS = 5
 WAYS = ["plain", "grouped", "grouped, chunked loss", "packing", "padding-free"]
@@ -75,6 +74,12 @@ def main() -> int:
                 print(json.dumps(done["trl"], indent=1), flush=True)
     print(json.dumps(sum_up(rounds), indent=1))
     return 0
+
+
+def measure_peak(precision: str) -> float:
+    """Measure GFLOP/s of products of the model's shape, as many threads as a worker takes."""
+    speed = product_speed(*PEAK, precision=precision, device="cpu", seconds=PEAK_SECONDS)
+    return speed / 1e9
 
 
 def run_ours(options: argparse.Namespace, workspace: Workspace) -> dict[str, object] | None:
@@ -142,20 +147,6 @@ def tokenise_rows(workspace: Workspace, folder: Path) -> list[dict[str, list[int
         }
         for example in stream
     ]
-
-
-def measure_peak(precision: str) -> float:
-    """Measure GFLOP/s of a product of the model's shape, as many threads as a worker takes."""
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    torch.set_float32_matmul_precision("medium")
-    x, weight = torch.randn(PEAK[:2], dtype=dtype), torch.randn(PEAK[2], PEAK[1], dtype=dtype)
-    best, until = 0.0, time.perf_counter() + PEAK_SECONDS
-    while time.perf_counter() < until:
-        began = time.perf_counter()
-        for _ in range(PEAK_REPEATS):
-            x @ weight.t()
-        best = max(best, PEAK_REPEATS * 2 * math.prod(PEAK) / (time.perf_counter() - began))
-    return best / 1e9
 
 
 def sum_up(rounds: list[dict[str, Any]]) -> dict[str, object]:

@@ -56,6 +56,11 @@ def style_arguments(parser: argparse.ArgumentParser) -> None:
 def estimate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--card", type=float, metavar="GB", help="as if there were such a GPU")
     parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure this machine for some seconds, for the time of a first run",
+    )
+    parser.add_argument(
         "--prove",
         action="store_true",
         help="measure on the GPU that is here, held to 8 GB (or --card)",

@@ -19,7 +19,8 @@ def estimate_run(context: Context) -> Answer:
     if context.args.prove:
         return prove_on_card(config, context)
     device = imagined_card(context.args.card) if context.args.card else detect_device()
-    ahead = look_ahead(config, device, context.workspace)
+    calibrate = context.args.calibrate and not context.args.card
+    ahead = look_ahead(config, device, context.workspace, calibrate=calibrate)
     time = ahead.time
     value = {
         **ahead.memory.to_json(),

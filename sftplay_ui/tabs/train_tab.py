@@ -272,7 +272,8 @@ class TrainTab:
     def look_ahead(self, filled: Mapping[Component, Any]) -> str:
         """Say whether a run would fit and how long it would take, without starting it."""
         try:
-            return prospect_html(look_ahead(self.config(filled), detect_device(), self.workspace))
+            config, device = self.config(filled), detect_device()
+            return prospect_html(look_ahead(config, device, self.workspace, calibrate=True))
         except SFTPlayError as error:
             return problem(error)
 

@@ -10,6 +10,7 @@ from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import config_to_yaml
 from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.events import ConfigResolved, EventWriter, RunStarted, StepLogged
+from sftplay_ui.engine.memory import forecast as forecasting
 from sftplay_ui.engine.memory.forecast import Speed, Work, find_speed, forecast, speeds_file
 from sftplay_ui.engine.memory.need import need
 from sftplay_ui.engine.memory.shapes import ModelShape
@@ -26,8 +27,11 @@ def resolved(config: RunConfig) -> Resolved:
     return need(config, SHAPE, DEVICE).resolved
 
 
-def speed(config: RunConfig, workspace: Workspace, device: DeviceInfo = DEVICE) -> Speed:
-    return find_speed(config, SHAPE, device, resolved=resolved(config), workspace=workspace)
+def speed(config: RunConfig, workspace: Workspace, *, calibrate: bool = False) -> Speed:
+    decided = resolved(config)
+    return find_speed(
+        config, SHAPE, DEVICE, resolved=decided, workspace=workspace, calibrate=calibrate
+    )
 
 
 def finished_run(
@@ -111,6 +115,27 @@ def test_without_any_run_a_guess_is_called_a_guess(workspace: Workspace) -> None
     assert not found.measured
     assert "guess" in found.source
     assert found.tokens_per_second > 0
+
+
+def test_an_untried_machine_is_measured_once_and_the_forecast_goes_by_it(
+    workspace: Workspace,
+) -> None:
+    guessed = speed(RunConfig(), workspace)
+    reckoned = speed(RunConfig(), workspace, calibrate=True)
+    assert "was measured" in reckoned.source
+    assert reckoned.tokens_per_second != guessed.tokens_per_second
+    # remembered: asked again it is the same to the last digit, though nobody asks to measure
+    assert speed(RunConfig(), workspace) == reckoned
+    finished_run(workspace, "earlier", [500.0] * 3)
+    assert speed(RunConfig(), workspace, calibrate=True).tokens_per_second == 500
+
+
+def test_a_machine_that_cannot_be_measured_is_guessed_and_said_so(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecasting, "PRODUCTS", "sftplay_ui.engine.worker.nothing_of_the_kind")
+    found = speed(RunConfig(), workspace, calibrate=True)
+    assert "guess" in found.source
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{broken", '{"a": "fast"}'])

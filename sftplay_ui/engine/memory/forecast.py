@@ -1,13 +1,16 @@
-"""How long a run will take: from the speed of runs like it, else a guess that is called one.
+"""How long a run will take: from the speed of runs like it, else reckoned, else a plain guess.
 
 A speed that was measured once is remembered in the person's cache folder for this device, model
-shape and mode, so that it outlives the run. Evaluations and loading are not counted.
+shape and mode, so that it outlives the run. Where nothing was trained yet, the speed of matrix
+products can be measured in seconds. Evaluations and loading are not counted.
 """
 
 import json
 import math
 import os
 import statistics
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +24,18 @@ from sftplay_ui.engine.events import ConfigResolved, RunStarted, StepLogged
 from sftplay_ui.engine.memory.shapes import ModelShape
 from sftplay_ui.engine.resolve import Resolved
 from sftplay_ui.engine.runs import Run, list_runs
-from sftplay_ui.engine.workspace import Workspace, user_cache
+from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace, user_cache
 
 RECENT_RUNS = 20
 # The first steps warm up caches and are left out where there are others.
 WARM_UP = 2
 # Products one can hope for in training, in FLOP/s: a middling graphics card, one core of a CPU.
 CARD, CORE, CORE_BF16 = 8e12, 4e10, 1.2e11
+# How much of its matrix products' speed a machine reaches in training. On CPUs 0.34 to 0.6 was
+# seen (benchmarks/train_speed.py); untested on cards.
+SHARE = 0.45
+PRODUCTS = "sftplay_ui.engine.worker.products"
+LONGEST_CALIBRATION_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,12 @@ def find_speed(
     *,
     resolved: Resolved,
     workspace: Workspace,
+    calibrate: bool = False,
 ) -> Speed:
-    """Find out how fast this model trains here: a run like it, one remembered, else a guess."""
+    """Find out how fast this model trains here: a run like it, one remembered, else reckoned.
+
+    With `calibrate`, matrix products are measured where nothing else is known: some seconds, once.
+    """
     key = speed_key(shape, device, resolved)
     for run in list_runs(workspace)[:RECENT_RUNS]:
         found = measured_speed(run, config, device, resolved)
@@ -92,9 +104,41 @@ def find_speed(
     kept = remembered().get(key)
     if kept is not None:
         return Speed(kept, True, "measured on this machine in an earlier run")
-    return Speed(
-        guess(shape, device, resolved), False, "a rough guess: nothing was measured here yet"
-    )
+    products = product_speed(shape, device, resolved, calibrate=calibrate)
+    if products is not None:
+        told = "reckoned from how fast this machine multiplies matrices, which was measured"
+        return Speed(SHARE * products / work_of_a_token(shape, resolved), False, told)
+    guessed = flops(device, resolved) / work_of_a_token(shape, resolved)
+    return Speed(guessed, False, "a rough guess: nothing was measured here yet")
+
+
+def product_speed(
+    shape: ModelShape, device: DeviceInfo, resolved: Resolved, *, calibrate: bool
+) -> float | None:
+    """Give the FLOP/s of matrix products of this model's size, remembered or measured now.
+
+    None where it was never measured, or cannot be.
+    """
+    size = (shape.hidden, shape.intermediate)
+    key = f"{device.name} | products {size[0]}x{size[1]} {resolved.precision}"
+    kept = remembered().get(key)
+    if kept is not None or not calibrate:
+        return kept
+    command = [sys.executable, "-m", PRODUCTS, device.kind, resolved.precision, *map(str, size)]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=PROJECT_ROOT,
+            timeout=LONGEST_CALIBRATION_SECONDS,
+            check=True,
+        )
+        found = float(done.stdout.split()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+    remember(key, found)
+    return found
 
 
 def speed_key(shape: ModelShape, device: DeviceInfo, resolved: Resolved) -> str:
@@ -165,12 +209,11 @@ def remember(key: str, tokens_per_second: float) -> None:
         replace_text(speeds_file(), text + "\n")
 
 
-def guess(shape: ModelShape, device: DeviceInfo, resolved: Resolved) -> float:
-    """Guess tokens per second from the arithmetic: 2 FLOP a weight forward, 2 or 4 backward."""
+def work_of_a_token(shape: ModelShape, resolved: Resolved) -> int:
+    """Count the FLOP of a trained token: 2 for each weight forward, 2 or 4 backward."""
     products = 6 if resolved.mode == "full" else 4
     products += 2 if resolved.gradient_checkpointing else 0
-    weights = shape.linear_weights + shape.vocabulary * shape.hidden
-    return flops(device, resolved) / (products * weights)
+    return products * (shape.linear_weights + shape.vocabulary * shape.hidden)
 
 
 def flops(device: DeviceInfo, resolved: Resolved) -> float:

@@ -26,9 +26,12 @@ class Prospect:
     time: Forecast | None
 
 
-def look_ahead(config: RunConfig, device: DeviceInfo, workspace: Workspace) -> Prospect:
+def look_ahead(
+    config: RunConfig, device: DeviceInfo, workspace: Workspace, *, calibrate: bool = False
+) -> Prospect:
     """Estimate memory and time of a training run on a device, without loading anything.
 
+    With `calibrate`, the device's speed is measured for some seconds where no run has told it.
     Raises ModelError, DataError or TemplateError for what the run would not start with either, and
     ConfigError or BackendError for what the device cannot do.
     """
@@ -39,7 +42,9 @@ def look_ahead(config: RunConfig, device: DeviceInfo, workspace: Workspace) -> P
     if lengths is None:
         return Prospect(shape, memory, None)
     resolved = memory.need.resolved
-    speed = find_speed(config, shape, device, resolved=resolved, workspace=workspace)
+    speed = find_speed(
+        config, shape, device, resolved=resolved, workspace=workspace, calibrate=calibrate
+    )
     work = Work(lengths.examples, lengths.tokens)
     time = forecast(config, work=work, speed=speed, effective_batch=resolved.effective_batch)
     return Prospect(shape, memory, time)
