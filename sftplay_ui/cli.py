@@ -118,6 +118,12 @@ def runs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--up", metavar="RUN", help="let a waiting run go before the one before it")
 
 
+def setup_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend", choices=("unsloth",), required=True, help="the backend to install and try"
+    )
+
+
 def tensorboard_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", action="store_true", help="start it in the background (default)")
     parser.add_argument("--stop", action="store_true", help="stop the one that was started")
@@ -142,6 +148,7 @@ COMMANDS = {
     "infer": Command("infer:infer", "talk to the model, or answer a file", infer_arguments),
     "merge": Command("jobs:merge", "fold the adapter into its base model", merge_arguments),
     "runs": Command("jobs:list_all", "list the runs, waiting ones too", runs_arguments),
+    "setup": Command("setup:setup", "install another backend, and try it", setup_arguments),
     "download-model": Command("setup:download_model", "fetch the base model"),
     "tensorboard": Command("setup:tensorboard", "curves in TensorBoard", tensorboard_arguments),
     "demo": Command("demo:demo", "the bundled sample, Data to Chat", demo_arguments),

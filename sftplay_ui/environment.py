@@ -1,7 +1,7 @@
-"""Make and mend `.venv`, the app's own Python environment.
+"""Make and mend `.venv`, the app's own Python environment, and others like it.
 
 Standard library only: this runs before anything is installed. What is then started in the
-environment is left to `launcher`.
+environment is left to `launcher`, what goes into a backend's own one to `backend_environment`.
 """
 
 import contextlib
@@ -27,6 +27,8 @@ HEARTBEAT_SECONDS = 5.0
 SUGGESTED_PYTHON = "3.12"
 
 Say = Callable[[str], None]
+# Installs the requirement files of an environment, telling how it goes.
+Install = Callable[["Environment", Sequence[Path], Say], None]
 
 
 class SetupError(SFTPlayError):
@@ -79,10 +81,16 @@ def fingerprint(requirement_files: Sequence[Path]) -> dict[str, str]:
     }
 
 
-def prepare(environment: Environment, requirement_files: Sequence[Path], say: Say) -> None:
+def prepare(
+    environment: Environment,
+    requirement_files: Sequence[Path],
+    say: Say,
+    fill: Install | None = None,
+) -> None:
     """Make the environment hold what the requirement files name; do nothing when it does.
 
-    Heals what an interrupted earlier start left behind. Raises SetupError when that fails.
+    `fill` installs them in another way than `install`. Heals what an interrupted earlier start left
+    behind. Raises SetupError when that fails.
     """
     wanted = fingerprint(requirement_files)
     if environment.satisfies(wanted):
@@ -96,7 +104,7 @@ def prepare(environment: Environment, requirement_files: Sequence[Path], say: Sa
             environment.stamp.unlink(missing_ok=True)
             if not (works(environment.python) and ensure_pip(environment.python)):
                 make(environment, say)
-            install(environment, requirement_files, say)
+            (fill or install)(environment, requirement_files, say)
             write_stamp(environment, {**known, **wanted})
         except OSError as problem:
             raise SetupError(*explain_failure(f"error: {problem}", environment.folder)) from problem
@@ -168,6 +176,19 @@ def install(environment: Environment, requirement_files: Sequence[Path], say: Sa
         installers.insert(0, [uv, "pip", "install", *target, *names])
     say("Installing what SFT-Play needs. The first time this takes some minutes.")
     environment.log.unlink(missing_ok=True)
+    run_first_that_works(installers, environment, say)
+    if ON_WINDOWS and has_nvidia_card() and not has_cuda_torch(environment.python):
+        say(
+            "note: this machine has an NVIDIA card, but PyTorch got installed as its CPU build.\n"
+            "fix: install uv (winget install astral-sh.uv), delete .venv and start again; "
+            "uv chooses the CUDA build."
+        )
+
+
+def run_first_that_works(
+    installers: Sequence[Sequence[str]], environment: Environment, say: Say
+) -> None:
+    """Run the installers until one ends well; SetupError, with the reason, where none does."""
     for command in installers:
         if run_logged(command, environment.log, say) == 0:
             break
@@ -177,12 +198,6 @@ def install(environment: Environment, requirement_files: Sequence[Path], say: Sa
         text = environment.log.read_text(encoding="utf-8", errors="replace")
         what, fix = explain_failure(text, environment.folder)
         raise SetupError(f"{what} (Everything that was said: {environment.log})", fix)
-    if ON_WINDOWS and has_nvidia_card() and not has_cuda_torch(environment.python):
-        say(
-            "note: this machine has an NVIDIA card, but PyTorch got installed as its CPU build.\n"
-            "fix: install uv (winget install astral-sh.uv), delete .venv and start again; "
-            "uv chooses the CUDA build."
-        )
 
 
 def find_uv(environment: Environment, pip: list[str]) -> str | None:

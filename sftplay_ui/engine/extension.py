@@ -5,6 +5,7 @@ stopped and resumed as ever. What the learning rate does there is left to the wo
 """
 
 from sftplay_ui.engine.atomic_file import replace_text
+from sftplay_ui.engine.backends import settle_backend
 from sftplay_ui.engine.checkpoints import list_checkpoints
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import config_to_yaml
@@ -45,6 +46,8 @@ def extend_run(run: Run, epochs: float) -> Run:
     added = [*config.train.extended_by, float(epochs)]
     train = config.train.model_dump() | {"extended_by": added}
     longer = RunConfig.model_validate({**config.model_dump(), "train": train})
+    # before anything is written: it may be that its backend is gone
+    settle_backend(run.folder, longer)
     replace_text(run.folder / "config.yaml", config_to_yaml(longer))
     launch(run)
     return run

@@ -4,12 +4,15 @@ The worker is the same in all cases; the launcher tells each process its rank. S
 following what it tells, is left to `runs`.
 """
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sftplay_ui.engine.backends import Receipt, unsloth_python, unsloth_surroundings
+from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.errors import ConfigError
 
 # threads of a worker that wait for each other let other programs run: several times faster on a
@@ -19,6 +22,8 @@ WAIT_WITHOUT_SPINNING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 OWN_SESSION: dict[str, Any] = (
     {"creationflags": 0x08000200} if sys.platform == "win32" else {"start_new_session": True}
 )
+# the app's own interpreter, for a worker that runs in a backend's one and starts the next run
+APP_PYTHON = "SFTPLAY_PYTHON"
 PORT = 29500
 Kind = Literal["cpu", "cuda", "mps"]
 CONFIG = "configs/accelerate_config.yaml"
@@ -49,14 +54,28 @@ class Cluster:
         return cls(nodes, processes, host, int(port or PORT), kind)
 
 
-def worker_command(folder: Path, processes: int) -> list[str]:
-    """Give the command for a run's worker on this machine."""
+def worker_command(folder: Path, processes: int, python: str | None = None) -> list[str]:
+    """Give the command for a run's worker on this machine; `python` is the backend's own one."""
+    python = python or app_python()
     worker = ["-m", "sftplay_ui.engine.worker", str(folder)]
     if processes == 1:
-        return [sys.executable, *worker]
+        return [python, *worker]
     # accelerate's own launcher starts a single process on a machine without a GPU
     together = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [sys.executable, *together, *worker]
+    return [python, *together, *worker]
+
+
+def app_python() -> str:
+    """Name the app's interpreter, also where this process runs in a backend's environment."""
+    return os.environ.get(APP_PYTHON) or sys.executable
+
+
+def surroundings(receipt: Receipt) -> tuple[str, dict[str, str]]:
+    """Give the interpreter and the environment variables of a worker with this backend."""
+    common = {**WAIT_WITHOUT_SPINNING, **os.environ, APP_PYTHON: app_python()}
+    if receipt.used != "unsloth":
+        return app_python(), common
+    return str(unsloth_python()), {**common, **unsloth_surroundings(detect_device())}
 
 
 def node_commands(folder: Path, cluster: Cluster) -> list[str]:

@@ -19,6 +19,7 @@ from sftplay_ui.engine.models.folder import weight_files
 
 Mode = Literal["qlora", "lora", "full"]
 Precision = Literal["bf16", "fp16", "fp32"]
+BNB = Choice("tuning.backend", "bnb", "as asked")
 SMALL_MODEL = 1_000_000_000
 # Bytes of activations per token, layer and unit of (residual, feed-forward) width: for frozen
 # 16-bit linear layers, and for 4-bit ones, whose adapters keep their inputs in fp32.
@@ -71,6 +72,13 @@ class ModelSize:
         kept = self.layers * 2 * self.hidden + layer if checkpointing else self.layers * layer
         return kept * wide
 
+    def needs(self, mode: str, precision: str, longest: int) -> tuple[float, ...]:
+        """Estimate one example's activations: as kept, and as recomputed with checkpointing."""
+        ways = (False, True)
+        return tuple(
+            longest * self.activation_bytes(mode, precision, checkpointing=way) for way in ways
+        )
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -87,33 +95,33 @@ class Resolved:
     choices: tuple[Choice, ...]
     double_quant: bool = False
     unpacked: bool = False
+    backend: str = "bnb"
 
 
 def resolve(
-    config: RunConfig, device: DeviceInfo, model: ModelSize, longest: int, processes: int = 1
+    config: RunConfig,
+    device: DeviceInfo,
+    model: ModelSize,
+    longest: int,
+    processes: int = 1,
+    backend: Choice = BNB,
 ) -> Resolved:
     """Decide every `auto`; `longest` is the longest example in tokens.
 
-    Raises ConfigError or BackendError for what this machine cannot do.
+    The backend was decided before the worker was started. Raises ConfigError or BackendError for
+    what this machine cannot do.
     """
     mode = choose_mode(config, device, encodes=model.encodes)
     precision = choose_precision(config.train, device, encodes=model.encodes)
     rate = choose_learning_rate(config.train, str(mode.value), model)
     optim = choose_optimizer(config.train, device)
-    unpacking = choose_unpacking(config, str(mode.value), str(precision.value), device, model)
+    packing = (str(mode.value), str(precision.value))
+    unpacking = choose_unpacking(config, *packing, device, model) if backend.value == "bnb" else ()
     unpacked = bool(unpacking and unpacking[0].value)
     way = "lora" if unpacked else str(mode.value)
     scales = choose_double_quant(config, str(mode.value), device, model)
-    fit = fit_batch(
-        config.train,
-        budget=activation_budget(device, model, way),
-        needs=tuple(
-            longest * model.activation_bytes(way, str(precision.value), checkpointing=recomputed)
-            for recomputed in (False, True)
-        ),
-        longest=longest,
-        processes=processes,
-    )
+    budget, needs = activation_budget(device, model, way), model.needs(way, packing[1], longest)
+    fit = fit_batch(config.train, budget=budget, needs=needs, longest=longest, processes=processes)
     return Resolved(
         mode=mode.value,  # type: ignore[arg-type]
         precision=precision.value,  # type: ignore[arg-type]
@@ -122,12 +130,10 @@ def resolve(
         gradient_checkpointing=fit.checkpointing,
         batch_size=fit.batch_size,
         grad_accum=fit.grad_accum,
-        effective_batch=fit.batch_size * fit.grad_accum * processes
-        if fit.both_given
-        else config.train.effective_batch,
+        effective_batch=fit.effective_batch(config.train, processes),
         choices=(
             mode,
-            choose_backend(config),
+            backend,
             precision,
             *scales,
             *unpacking,
@@ -138,6 +144,7 @@ def resolve(
         ),
         double_quant=bool(scales and scales[0].value),
         unpacked=unpacked,
+        backend=str(backend.value),
     )
 
 
@@ -202,13 +209,6 @@ def choose_unpacking(
     share = size / max(1, device.total_bytes)
     reason = f"unpacked weights take {share:.0%} of the RAM, and no time in every step"
     return (Choice(setting, share < ROOMY, reason),)
-
-
-def choose_backend(config: RunConfig) -> Choice:
-    """Choose who loads the model; what is not here falls back, and says so."""
-    if config.tuning.backend == "bnb":
-        return Choice("tuning.backend", "bnb", "as asked")
-    return Choice("tuning.backend", "bnb", "unsloth was asked for, but is not installed here")
 
 
 def choose_precision(train: TrainConfig, device: DeviceInfo, *, encodes: bool = False) -> Choice:
@@ -297,6 +297,11 @@ class BatchFit:
     checkpointing: bool
     both_given: bool
     reasons: tuple[str, str, str]
+
+    def effective_batch(self, train: TrainConfig, processes: int) -> int:
+        """Count a step's examples: what both sizes give, or what they were made to keep."""
+        given = self.batch_size * self.grad_accum * processes
+        return given if self.both_given else train.effective_batch
 
     def choices(self) -> tuple[Choice, ...]:
         return (

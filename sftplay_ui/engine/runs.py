@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sftplay_ui.engine.backends import settle_backend
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import config_to_yaml, load_config
 from sftplay_ui.engine.device import DeviceLock, detect_device
@@ -35,7 +36,7 @@ from sftplay_ui.engine.events import (
     StepLogged,
     decode,
 )
-from sftplay_ui.engine.launching import OWN_SESSION, WAIT_WITHOUT_SPINNING, worker_command
+from sftplay_ui.engine.launching import OWN_SESSION, surroundings, worker_command
 from sftplay_ui.engine.preflight import need_room, refuse_hopeless
 from sftplay_ui.engine.processes import ProcessRecord, reap
 from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
@@ -288,19 +289,20 @@ def refuse_busy_device() -> None:
         time.sleep(0.05)
 
 
-def launch(run: Run, *, pipes: bool = False) -> "subprocess.Popen[str]":
-    """Start the worker process of a run folder and wait for its record."""
-    (run.folder / "stop").unlink(missing_ok=True)
-    processes = run.config().train.processes
+def launch(run: Run, *, pipes: bool = False, fallen: str = "") -> "subprocess.Popen[str]":
+    """Start a run's worker and wait for its record; `fallen`: why its backend gave up just now."""
+    config = run.config()
+    python, environment = surroundings(settle_backend(run.folder, config, fallen))
+    if not fallen:
+        (run.folder / "stop").unlink(missing_ok=True)
     with run.log_path.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
-            worker_command(run.folder, processes),
+            worker_command(run.folder, config.train.processes, python),
             stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
             stdout=subprocess.PIPE if pipes else log,
             stderr=log,
             cwd=PROJECT_ROOT,
-            env={**WAIT_WITHOUT_SPINNING, **os.environ},
-            text=True,
+            env=environment,
             encoding="utf-8",
             **OWN_SESSION,
         )

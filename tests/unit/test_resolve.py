@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig, TrainConfig, TuningConfig
 from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.errors import BackendError, ConfigError
@@ -19,8 +20,8 @@ STARTER = ModelSize(134_515_008, 30, 576, 1536)
 THREE_BILLION = ModelSize(3_085_938_688, 36, 2048, 11008)
 
 
-def resolved(device=CPU, model=STARTER, *, mode="auto", backend="bnb", longest=400, **train):
-    tuning = TuningConfig(mode=mode, backend=backend)
+def resolved(device=CPU, model=STARTER, *, mode="auto", longest=400, **train):
+    tuning = TuningConfig(mode=mode)
     return resolve(RunConfig(tuning=tuning, train=TrainConfig(**train)), device, model, longest)
 
 
@@ -77,10 +78,13 @@ def test_qlora_on_apples_gpu_is_refused():
         resolved(APPLE, mode="qlora")
 
 
-def test_unsloth_falls_back_with_a_reason():
-    (choice,) = (c for c in resolved(backend="unsloth").choices if c.setting == "tuning.backend")
-    assert choice.value == "bnb"
-    assert "not installed" in choice.reason
+def test_4bit_weights_of_another_backend_stay_as_it_packs_them():
+    config = RunConfig(tuning=TuningConfig(mode="qlora", unpack_4bit=True))
+    other = Choice("tuning.backend", "unsloth", "it works here")
+    found = resolve(config, CPU, STARTER, 400, 1, other)
+    assert (found.backend, found.unpacked) == ("unsloth", False)
+    assert other in found.choices
+    assert resolve(config, CPU, STARTER, 400).unpacked
 
 
 @pytest.mark.parametrize("longest", [16, 400, 4000, 40000])

@@ -11,24 +11,34 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TextIO
 
+from sftplay_ui.engine.backends import Receipt, began_with
 from sftplay_ui.engine.checkpoints import tells_full_disk
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo, detect_device, held
-from sftplay_ui.engine.errors import SFTPlayError
-from sftplay_ui.engine.events import Event, EventWriter, RunFailed, RunResumed, RunStarted
+from sftplay_ui.engine.errors import BackendError, SFTPlayError
+from sftplay_ui.engine.events import (
+    CheckpointSaved,
+    Event,
+    EventWriter,
+    RunFailed,
+    RunResumed,
+    RunStarted,
+    StepLogged,
+)
 from sftplay_ui.engine.processes import ProcessRecord
 from sftplay_ui.engine.redaction import redacted
 from sftplay_ui.engine.resolve import choose_mode, choose_optimizer
 from sftplay_ui.engine.run_queue import start_next
-from sftplay_ui.engine.runs import Run
+from sftplay_ui.engine.runs import Run, launch
 
-PACKAGES = ("sft-play", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
+PACKAGES = ("sft-play", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "unsloth")
 EXIT_FAILED = 1
 # what a launcher tells the processes of one run: not meant for the next run in line
 TOGETHER = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
@@ -42,7 +52,14 @@ def main(run_dir: Path) -> int:
     The exit code is 0 unless the job failed.
     """
     pipe = reserve_stdout()
-    code = do_job(run_dir, pipe)
+    before = dict(os.environ)
+    try:
+        code = do_job(run_dir, pipe)
+    except FellBackError as fall:
+        forget_backend(before)
+        launch(Run(run_dir), fallen=fall.why)
+        return 0
+    forget_backend(before)
     if os.environ.get("RANK", "0") == "0":
         for name in [name for name in os.environ if name.startswith(TOGETHER)]:
             del os.environ[name]
@@ -63,17 +80,26 @@ def do_job(run_dir: Path, pipe: TextIO) -> int:
     writer.write(RunStarted(job=config.job, versions=versions(), device=device.name))
     ProcessRecord.of(os.getpid()).write(run.folder / "worker.json")
     catch_signals(run)
+    backend = Backend.of(config, run)
     try:
         with held(device, run.folder, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))):
-            leave_out_bitsandbytes(config, device)
+            backend.begin(config, device)
             for event in watched(find_job(config.job, pipe)(config, run.folder), config, run):
+                backend.watch(event)
                 if isinstance(event, RunResumed):
                     writer.cut_back(event)
                 writer.write(event)
     except SFTPlayError as error:
+        if backend.may_fall_back and isinstance(error, BackendError):
+            writer.close()
+            raise FellBackError(error.what.rstrip(".")) from error
         tell_failure(RunFailed(code=error.code, what=error.what, fix=error.fix), writer)
         return EXIT_FAILED
     except Exception as error:
+        if backend.may_fall_back:
+            sys.stderr.write(redacted(traceback.format_exc()))
+            writer.close()
+            raise FellBackError(in_short(error)) from error
         tell_failure(describe_bug(error, run), writer)
         return EXIT_FAILED
     writer.close()
@@ -96,6 +122,56 @@ def go_along(config: RunConfig, run: Run, pipe: TextIO) -> int:
     for _event in find_job(config.job, pipe)(config, run.folder):
         pass
     return 0
+
+
+class FellBackError(Exception):
+    """What made unsloth give up before the first step, so that bnb takes its place."""
+
+    def __init__(self, why: str) -> None:
+        self.why = f"unsloth gave up before the first step ({why})"
+        super().__init__(self.why)
+
+
+@dataclass
+class Backend:
+    """The backend this worker was started for, and whether another could still take its place."""
+
+    is_unsloth: bool
+    may_fall_back: bool
+
+    @classmethod
+    def of(cls, config: RunConfig, run: Run) -> "Backend":
+        """Read the receipt; what goes on from a checkpoint of unsloth stays with it."""
+        receipt = Receipt.read(run.folder)
+        jobs = config.job in ("train", "find_lr")
+        chosen = jobs and receipt is not None and receipt.used == "unsloth"
+        return cls(chosen, chosen and began_with(run.folder, config) is None)
+
+    def begin(self, config: RunConfig, device: DeviceInfo) -> None:
+        """Import unsloth before what it changes, or see that nothing needless is imported."""
+        if not self.is_unsloth:
+            leave_out_bitsandbytes(config, device)
+            return
+        # its kernels come for few versions of torch; torch's own attention does the same
+        sys.modules["xformers"] = None  # type: ignore[assignment]
+        importlib.import_module("unsloth")
+
+    def watch(self, event: Event) -> None:
+        """Notice when the first step is done."""
+        if isinstance(event, StepLogged | CheckpointSaved):
+            self.may_fall_back = False
+
+
+def in_short(error: Exception) -> str:
+    """Give the kind of an error of another library, and the first line it says."""
+    first = redacted(str(error)).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}"
+
+
+def forget_backend(before: Mapping[str, str]) -> None:
+    """Take back the variables that unsloth has set: what is started next may not need them."""
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def leave_out_bitsandbytes(config: RunConfig, device: DeviceInfo) -> None:

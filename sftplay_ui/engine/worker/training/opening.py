@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from sftplay_ui.engine.atomic_file import replace_text
+from sftplay_ui.engine.backends import RECEIPT, Receipt
 from sftplay_ui.engine.checkpoints import file_hash
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig
@@ -25,6 +26,7 @@ from sftplay_ui.engine.text.templates import choose_template
 from sftplay_ui.engine.text.tokens import Tokeniser
 from sftplay_ui.engine.worker.model.load import prepare
 from sftplay_ui.engine.worker.model.placement import usable_device
+from sftplay_ui.engine.worker.model.unsloth_model import prepare_with_unsloth
 from sftplay_ui.engine.worker.phases import leave_if_asked, leave_if_urged, tell_progress
 from sftplay_ui.engine.worker.training.batches import Plan
 from sftplay_ui.engine.worker.training.identity import Identity, model_hash
@@ -36,8 +38,10 @@ from sftplay_ui.engine.worker.training.session import Session
 from sftplay_ui.engine.worker.training.watch import Watch
 from sftplay_ui.engine.workspace import Workspace
 
-BACKEND_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
-BACKEND = "tuning.backend"
+BACKEND_PACKAGES = (
+    *("torch", "transformers", "peft", "accelerate", "bitsandbytes"),
+    *("unsloth", "unsloth_zoo", "trl", "triton"),
+)
 
 
 def open_session(config: RunConfig, run_dir: Path) -> Generator[Event, None, Session]:
@@ -80,9 +84,11 @@ def load(
     device = usable_device()
     size = ModelSize.of(base.config(), parameter_count(base.path))
     ranks = processes()
-    resolved = resolve(config, device, size, material.longest, ranks)
+    backend = settled_backend(config, run_dir).choice()
+    resolved = resolve(config, device, size, material.longest, ranks, backend)
     accelerator = make_accelerator(resolved, cpu=device.kind == "cpu")
-    prepared = prepare(
+    load_model = prepare_with_unsloth if resolved.backend == "unsloth" else prepare
+    prepared = load_model(
         base, config, resolved, device=str(accelerator.device), longest=material.longest
     )
     course = Course(
@@ -108,6 +114,14 @@ def load(
     session = Session(config, run_dir, base, material, resolved, stepper, watch)
     session.identity = identify(session)
     return session
+
+
+def settled_backend(config: RunConfig, run_dir: Path) -> Receipt:
+    """Read which backend this worker was started for; bnb where nobody decided."""
+    receipt, asked = Receipt.read(run_dir), config.tuning.backend
+    if receipt is not None and receipt.asked == asked:
+        return receipt
+    return Receipt(asked, "bnb", "as asked" if asked == "bnb" else "it was started without unsloth")
 
 
 def processes() -> int:
@@ -151,7 +165,7 @@ def identify(session: Session) -> Identity:
         train_data=file_hash(session.material.train_path)[:16],
         seed=config.train.seed,
         mode=resolved.mode,
-        backend="bnb",
+        backend=resolved.backend,
         precision=resolved.precision,
         lora="" if resolved.mode == "full" else shape,
         optimizer=resolved.optim,
@@ -173,18 +187,15 @@ def tell_choices(session: Session) -> Iterator[Event]:
         chosen,
         session.material.tokens,
     )
-    backend = next(choice for choice in choices if choice.setting == BACKEND)
-    asked = session.config.tuning.backend
+    receipt = settled_backend(session.config, session.run_dir)
     record = {
-        "asked": asked,
-        "used": backend.value,
-        "why": backend.reason,
+        **asdict(receipt),
         "versions": versions(),
         "choices": [asdict(choice) for choice in choices],
     }
-    replace_text(session.run_dir / "backend.json", json.dumps(record, indent=2) + "\n")
-    if backend.value != asked:
-        what = f"{asked} is not usable here, so {backend.value} is used: {backend.reason}."
+    replace_text(session.run_dir / RECEIPT, json.dumps(record, indent=2) + "\n")
+    if receipt.used != receipt.asked:
+        what = f"{receipt.asked} was asked for, and {receipt.used} is used: {receipt.why}."
         yield Warned(code="backend", what=what)
     yield ConfigResolved(choices=choices)
 
