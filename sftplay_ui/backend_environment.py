@@ -5,6 +5,7 @@ machine without a card. Whether it then works is left to `engine.backends`.
 """
 
 import platform
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -37,9 +38,12 @@ def prepare_unsloth(root: Path, say: Say) -> Environment:
     """
     refuse_machines_without_builds()
     files = [root / REQUIREMENTS]
+    environment = Environment(root / FOLDER)
     if not has_nvidia_card():
         files.append(root / WITHOUT_CARD)
-    environment = Environment(root / FOLDER)
+    elif WITHOUT_CARD in environment.installed():
+        say("There is an NVIDIA card now, and the builds in place are for the CPU.")
+        shutil.rmtree(environment.folder)
     prepare(environment, files, say, fill)
     return environment
 

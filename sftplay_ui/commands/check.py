@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sftplay_ui.commands import FAILED, Answer, Context
 from sftplay_ui.engine.adapters import check_adapter
+from sftplay_ui.engine.backends import beyond_unsloth, unsloth_python, verdict_on
 from sftplay_ui.engine.checkpoints import check_checkpoint
 from sftplay_ui.engine.checks import CheckResult
 from sftplay_ui.engine.config_file import load_config
@@ -95,7 +96,12 @@ def check_setup(context: Context) -> Answer:
         problems.append(f"Only {free / 1e9:.1f} GB of disk space are free. Make room.")
     if not os.access(context.workspace.root, os.W_OK | os.X_OK):
         problems.append(f"Nothing can be written in {context.workspace.root}. Choose --workspace.")
-    looks = {"configuration": look_at_config, "data": look_at_data, "base model": look_at_model}
+    looks = {
+        "configuration": look_at_config,
+        "backend": look_at_backend,
+        "data": look_at_data,
+        "base model": look_at_model,
+    }
     for name, look in looks.items():
         try:
             facts[name] = look(context)
@@ -120,6 +126,20 @@ def look_at_config(context: Context) -> str:
     """Load the configuration; any problem is raised."""
     run_name(context.config())
     return str(context.args.config or "defaults")
+
+
+def look_at_backend(context: Context) -> str:
+    """Tell which backend a run would get; unsloth is tried where nobody knows yet."""
+    config = context.config()
+    if config.tuning.backend == "bnb":
+        return "bnb"
+    obstacle = beyond_unsloth(config)
+    if not obstacle:
+        verdict = verdict_on(unsloth_python(), detect_device())
+        if verdict.usable:
+            return verdict.reason
+        obstacle = verdict.reason
+    return f"bnb instead of unsloth: {obstacle}"
 
 
 def look_at_data(context: Context) -> str:

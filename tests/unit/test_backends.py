@@ -20,7 +20,7 @@ from sftplay_ui.engine.config import RunConfig, TrainConfig, TuningConfig
 from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.errors import ResumeError
 from sftplay_ui.engine.launching import app_python, surroundings, worker_command
-from sftplay_ui.environment import SetupError
+from sftplay_ui.environment import Environment, SetupError, write_stamp
 from tests import unsloth_double
 
 CPU = DeviceInfo("cpu", "cpu", "CPU, 2 cores", 16, 12, True, "the CPU has avx512_bf16")
@@ -214,10 +214,32 @@ def test_builds_for_the_processor_go_together_where_there_is_no_card(tmp_path, m
     assert "--no-deps" in newer
 
 
+def test_builds_for_the_processor_are_not_kept_when_a_card_comes(tmp_path, monkeypatch):
+    made = "sftplay_ui.backend_environment"
+    environment = Environment(tmp_path / ".venv-unsloth")
+    environment.folder.mkdir()
+    write_stamp(environment, {"requirements-unsloth-cpu.txt": "some hash"})
+    monkeypatch.setattr(f"{made}.prepare", lambda *_: None)
+    monkeypatch.setattr(f"{made}.has_nvidia_card", lambda: False)
+    prepare_unsloth(tmp_path, print)
+    assert environment.folder.exists()
+    monkeypatch.setattr(f"{made}.has_nvidia_card", lambda: True)
+    prepare_unsloth(tmp_path, print)
+    assert not environment.folder.exists()
+
+
+def test_check_says_which_backend_a_run_would_get(workspace, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(backends.PYTHON, str(tmp_path / "none"))
+    for wanted, said in (("bnb", "bnb"), ("unsloth", "bnb instead of unsloth: unsloth is not")):
+        setting = ["--set", f"tuning.backend={wanted}"]
+        main(["check", "--json", "--workspace", str(workspace.root), *setting])
+        facts = json.loads(capsys.readouterr().out)["facts"]
+        assert facts["backend"].startswith(said)
+
+
 @posix_only
 def test_the_command_installs_tries_and_says_what_came_of_it(tmp_path, monkeypatch, capsys):
     from sftplay_ui.commands import setup
-    from sftplay_ui.environment import Environment
 
     python = unsloth_double.build(tmp_path / "env", before="raise ImportError('no kernels here')")
     monkeypatch.setenv(backends.PYTHON, str(python))
