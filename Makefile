@@ -11,7 +11,7 @@ APP = $(PYTHON) launch.py
 .PHONY: install setup-dirs process style render full-pipeline check train train-bnb train-unsloth \
 	train-with-tb train-bnb-tb train-unsloth-tb eval eval-test eval-quick eval-full infer infer-batch \
 	infer-interactive download-model merge merge-bf16 merge-test tensorboard tb-stop tb-clean tb-open \
-	clean help lint test
+	clean help lint test test-unsloth
 
 install: ## make .venv and install what the app needs
 	$(APP) check $(ARGS)
@@ -109,6 +109,9 @@ lint: ## format, lint, contracts and types
 
 test: ## run every test
 	$(APP) test $(ARGS)
+
+test-unsloth: ## install unsloth into the cache and train with it; takes minutes
+	SFTPLAY_TEST_UNSLOTH=1 $(APP) test tests/flows/test_unsloth_flow.py -rs $(ARGS)
 
 help: ## show these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20

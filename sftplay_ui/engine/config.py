@@ -76,7 +76,9 @@ class TuningConfig(Section):
         json_schema_extra=ESSENTIAL,
     )
     backend: Literal["bnb", "unsloth"] = Field(
-        "bnb", description="Who loads and quantises the base model."
+        "bnb",
+        description="Who loads and quantises the base model; unsloth comes with "
+        "`setup --backend unsloth`.",
     )
     double_quant: bool | Auto = Field(
         "auto", description="Quantise the scales of 4-bit weights too: leaner, hardly less exact."
