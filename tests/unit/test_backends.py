@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -160,6 +162,31 @@ def test_beside_a_card_unsloth_must_not_fall_back_to_the_processor():
     assert unsloth_surroundings(CARD)["UNSLOTH_DISABLE_CPU_FALLBACK"] == "1"
     assert "UNSLOTH_DISABLE_CPU_FALLBACK" not in unsloth_surroundings(CPU)
     assert unsloth_surroundings(CPU)["UNSLOTH_DISABLE_STATISTICS"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("seen", "capability", "triton", "library", "said"),
+    [
+        (False, (8, 9), True, "CudaBNBNativeLibrary", "cannot use the GPU"),
+        (True, (6, 1), True, "CudaBNBNativeLibrary", "6.1 is too old"),
+        (True, (8, 9), False, "CudaBNBNativeLibrary", "triton is not installed"),
+        (True, (8, 9), True, "ErrorHandlerMockBNBNativeLibrary", "no library for this CUDA"),
+        (True, (8, 9), True, "CudaBNBNativeLibrary", ""),
+    ],
+)
+def test_what_unsloth_lacks_on_a_card_is_named(
+    monkeypatch, seen, capability, triton, library, said
+):
+    from sftplay_ui.engine.worker import try_unsloth
+
+    cuda = SimpleNamespace(is_available=lambda: seen, get_device_capability=lambda: capability)
+    native = SimpleNamespace(lib=type(library, (), {})())
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, __version__="2.13.0+cpu"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(cextension=native))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object() if triton else None)
+    fault = try_unsloth.card_fault()
+    assert said in fault
+    assert bool(fault) == bool(said)
 
 
 # How the worker is started
