@@ -18,9 +18,10 @@ BOMBS = [
 
 @pytest.mark.parametrize("source", BOMBS)
 def test_a_bomb_ends_in_the_child(source: str) -> None:
+    before = set(psutil.Process().children(recursive=True))  # of other tests, such as a browser
     with pytest.raises(TemplateError, match=r"bomb\.jinja"):
         try_in_child(source, "bomb.jinja")
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 @pytest.mark.parametrize(
