@@ -78,7 +78,8 @@ def main() -> int:
 
 def measure_peak(precision: str) -> float:
     """Measure GFLOP/s of products of the model's shape, as many threads as a worker takes."""
-    speed = product_speed(*PEAK, precision=precision, device="cpu", seconds=PEAK_SECONDS)
+    kept = "fp32" if precision == "fp32" else "bf16"
+    speed = product_speed(*PEAK, precision=kept, device="cpu", seconds=PEAK_SECONDS)
     return speed / 1e9
 
 
@@ -182,6 +183,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="0: the whole epoch")
     parser.add_argument("--mode", default="lora", choices=["lora", "qlora", "full"])
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"])
+    parser.add_argument("--processes", type=int, default=1, help="processor time is the first's")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--trl-python", type=Path, help="Python of an environment with TRL")
     parser.add_argument("--ways", nargs="*", default=WAYS, help="TRL's settings to try")
@@ -210,6 +212,7 @@ def configure(options: argparse.Namespace) -> RunConfig:
         train=TrainConfig(
             epochs=1,
             max_steps=options.steps,
+            processes=options.processes,
             learning_rate=2e-4,
             bf16=bf16,
             eval_strategy="no",
