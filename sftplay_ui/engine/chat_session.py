@@ -97,6 +97,9 @@ class ChatSession:
                 raise self.failure()
             self.ready = bool(line.get("ready"))
             self.system = str(line.get("system", ""))
+        # what it told between the last look and the word that it is ready
+        for event in reader.read_new():
+            on_event(event)
 
     def answer(
         self, messages: Sequence[Message], side: Side, generate: GenerateConfig
