@@ -60,16 +60,6 @@ class Watched:
             self.outside.append(url)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Try a failed browser test once more: the machine's load decides when a click lands.
-
-    A second failure is a failure, and pytest's closing line counts every second try.
-    """
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.flaky(reruns=1))
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Start Chromium once; without it these tests are skipped."""
