@@ -78,6 +78,21 @@ def test_loading_is_told_event_by_event(talk_to):
     assert [type(event) for event in heard] == [PhaseStarted]
 
 
+def test_what_is_told_right_before_it_is_ready_is_heard(talk_to, monkeypatch):
+    session = talk_to("say(ready=True)")
+    take = session.lines.get
+
+    def tell_and_take(timeout):
+        line = take(timeout=10)
+        write_event(session, PhaseStarted(phase="load"))
+        return line
+
+    monkeypatch.setattr(session.lines, "get", tell_and_take)
+    heard = []
+    session.wait_ready(heard.append)
+    assert [type(event) for event in heard] == [PhaseStarted]
+
+
 def test_an_error_of_the_worker_keeps_its_code_and_the_chat_goes_on(talk_to):
     session = talk_to(
         """
