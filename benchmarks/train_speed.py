@@ -36,7 +36,8 @@ from sftplay_ui.engine.config import (  # noqa: E402
 )
 from sftplay_ui.engine.data.examples import read_examples  # noqa: E402
 from sftplay_ui.engine.events import Event, RunFailed, StepLogged  # noqa: E402
-from sftplay_ui.engine.memory.source import model_shape  # noqa: E402
+from sftplay_ui.engine.memory.shapes import ModelShape  # noqa: E402
+from sftplay_ui.engine.memory.source import STARTER_CONFIG  # noqa: E402
 from sftplay_ui.engine.models.store import fetch_model  # noqa: E402
 from sftplay_ui.engine.runs import Run, start_run  # noqa: E402
 from sftplay_ui.engine.text.templates import choose_template  # noqa: E402
@@ -252,7 +253,7 @@ def arithmetic(config: RunConfig, tokens: int, learned: int) -> float:
 
     Frozen weights get no gradient; only learned tokens reach the head; attention is not counted.
     """
-    shape = model_shape("starter", None, workspace=Workspace(ROOT))
+    shape = ModelShape.of(STARTER_CONFIG)
     head = shape.vocabulary * shape.hidden
     if config.tuning.mode == "full":
         return 6.0 * (shape.linear_weights * tokens + head * learned)

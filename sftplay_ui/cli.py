@@ -61,6 +61,11 @@ def estimate_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure this machine for some seconds, for the time of a first run",
     )
     parser.add_argument(
+        "--simulate",
+        action="store_true",
+        help="take a step without data for some seconds: nearer for unusual models",
+    )
+    parser.add_argument(
         "--prove",
         action="store_true",
         help="measure on the GPU that is here, held to 8 GB (or --card)",

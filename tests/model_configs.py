@@ -34,6 +34,8 @@ QWEN = {
 OTHERS = {
     "Llama-3.2-1B": config("llama", (2048, 8192), 16, (32, 8), 128256, head_dim=64, **TIED),
     "SmolLM2-135M": config("llama", (576, 1536), 30, (9, 3), 49152, **TIED),
+    "SmolLM2-360M": config("llama", (960, 2560), 32, (15, 5), 49152, **TIED),
+    "SmolLM2-1.7B": config("llama", (2048, 8192), 24, (32, 32), 49152, **TIED),
     "Qwen3-0.6B": config("qwen3", (1024, 3072), 28, (16, 8), 151936, head_dim=128, **TIED),
     "Mistral-7B-v0.3": config("mistral", (4096, 14336), 32, (32, 8), 32768, **UNTIED),
     "Gemma-2B": config("gemma", (2048, 16384), 18, (8, 1), 256000, head_dim=256),

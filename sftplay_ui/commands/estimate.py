@@ -1,6 +1,7 @@
 """The command `estimate`: will a run fit, how long will it take, and what to change."""
 
 from dataclasses import asdict
+from typing import Literal
 
 from sftplay_ui.commands import Answer, Context
 from sftplay_ui.engine.config import RunConfig
@@ -10,7 +11,6 @@ from sftplay_ui.engine.memory.prospect import Prospect, look_ahead
 from sftplay_ui.engine.memory.table import CARD_GB, imagined_card
 
 GIB = 1 << 30
-NOTE = "Simulated from the model's shape; a real card may lie anywhere in the band."
 
 
 def estimate_run(context: Context) -> Answer:
@@ -20,7 +20,8 @@ def estimate_run(context: Context) -> Answer:
         return prove_on_card(config, context)
     device = imagined_card(context.args.card) if context.args.card else detect_device()
     calibrate = context.args.calibrate and not context.args.card
-    ahead = look_ahead(config, device, context.workspace, calibrate=calibrate)
+    simulated: Literal["always", "never"] = "always" if context.args.simulate else "never"
+    ahead = look_ahead(config, device, context.workspace, calibrate=calibrate, simulated=simulated)
     time = ahead.time
     value = {
         **ahead.memory.to_json(),
@@ -67,7 +68,7 @@ def describe(ahead: Prospect) -> str:
             f"One epoch takes about {minutes(time.seconds_per_epoch)}, the run "
             f"{minutes(time.total_seconds)} without evaluations ({time.source})."
         )
-    return "\n".join([*lines, NOTE])
+    return "\n".join([*lines, found.basis_words])
 
 
 def minutes(seconds: float) -> str:

@@ -60,7 +60,7 @@ def fit_html(found: Estimate) -> str:
         f'<b style="left:{100 * found.free_bytes / whole:.2f}%" title="free"></b></div>'
         f'<ul class="fit-key">{key}</ul>'
         f'<p class="muted">{examples} ({found.tokens:,} tokens) at a time, '
-        f"room for {found.largest_batch:,}. Simulated from the model's shape.</p>"
+        f"room for {found.largest_batch:,}. {html.escape(found.basis_words)}</p>"
         f"{advice if found.changes else ''}</section>"
     )
 

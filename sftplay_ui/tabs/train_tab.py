@@ -31,6 +31,7 @@ from sftplay_ui.tabs.train_line import RunLine
 from sftplay_ui.tabs.train_nodes import NodeCommands
 from sftplay_ui.tabs.train_parts import CURVES, LIBRARY, RUN_HEAD, TOLD
 from sftplay_ui.tabs.train_settings import BASE_MODELS, SECTIONS
+from sftplay_ui.tabs.train_unsloth import UnslothCard
 
 GRACE_SECONDS = 2.0
 SOURCES = {
@@ -168,6 +169,7 @@ class TrainTab:
             card_title("Advanced")
             for title, paths in SECTIONS.items():
                 form.section(title, paths)
+        UnslothCard(self.live).build(form.controls["tuning.backend"])
         self.wire_form(start, *self.build_shown())
         NodeCommands(self.workspace, self.config).build({self.source, *form.inputs})
         for handler, button in ahead.items():
@@ -273,7 +275,10 @@ class TrainTab:
         """Say whether a run would fit and how long it would take, without starting it."""
         try:
             config, device = self.config(filled), detect_device()
-            return prospect_html(look_ahead(config, device, self.workspace, calibrate=True))
+            ahead = look_ahead(
+                config, device, self.workspace, calibrate=True, simulated="strangers"
+            )
+            return prospect_html(ahead)
         except SFTPlayError as error:
             return problem(error)
 

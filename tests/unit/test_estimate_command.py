@@ -62,7 +62,7 @@ def test_the_table_for_people_has_a_verdict_the_parts_and_what_to_change(
     assert text.startswith("Does not fit: ")
     assert "optimizer" in text
     assert "What saves most:" in text
-    assert "Simulated" in text
+    assert "not measured" in text
 
 
 def test_with_examples_and_tokenizer_here_the_time_is_told(

@@ -46,7 +46,7 @@ def best_changes(
         fixed, device, now, longest_example(config, lengths)
     ):
         try:
-            then = need(other, shape, device, lengths)
+            then = need(other, shape, device, lengths, now.correction)
         except (BackendError, ConfigError):  # not on this device, or not with this model
             continue
         saved = now.device_bytes - then.device_bytes

@@ -1,7 +1,7 @@
 """Will it fit: a run's memory by category, a verdict in a sentence, and what to change.
 
-All from config.json and the settings, in an instant and before any download. The figures are
-simulated: what a real card adds is known only roughly, so the answer is a band, not a number.
+All from config.json and the settings, in an instant and before any download. What a real card adds
+is known only roughly before it was measured, so the answer is a band, not a number.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -10,13 +10,13 @@ from typing import Any, Literal
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.memory.advice import Change, best_changes, pinned, with_train
+from sftplay_ui.engine.memory.basis import Basis, Kind
 from sftplay_ui.engine.memory.lengths import TokenLengths
-from sftplay_ui.engine.memory.need import GIB, Need, longest_example, need
+from sftplay_ui.engine.memory.need import GIB, Correction, Need, longest_example, need
 from sftplay_ui.engine.memory.shapes import ModelShape
 
 Verdict = Literal["fits", "tight", "no"]
-# How far a real device may lie from the estimate.
-LOW, HIGH = 0.95, 1.2
+CLOSED_FORM = Basis()
 MOST_EXAMPLES = 4096
 
 
@@ -42,7 +42,7 @@ class Estimate:
 
     `peak_allocated_bytes` are tensors alone; `figures` are the numbers of `sentence`.
     `largest_batch` counts examples of the longest length that fit into one micro-batch; 0 means not
-    even one does.
+    even one does. `basis` is where the figures come from, `basis_words` says so.
     """
 
     peak_allocated_bytes: int
@@ -60,6 +60,8 @@ class Estimate:
     tokens: int
     largest_batch: int
     changes: tuple[Change, ...]
+    basis: Kind
+    basis_words: str
     need: Need
 
     def to_json(self) -> dict[str, Any]:
@@ -70,15 +72,20 @@ class Estimate:
 
 
 def estimate(
-    config: RunConfig, shape: ModelShape, device: DeviceInfo, lengths: TokenLengths | None = None
+    config: RunConfig,
+    shape: ModelShape,
+    device: DeviceInfo,
+    lengths: TokenLengths | None = None,
+    basis: Basis = CLOSED_FORM,
 ) -> Estimate:
     """Estimate a training run on a device; without lengths every example is as long as allowed.
 
+    The basis may correct the closed form by what is known better.
     Raises ConfigError or BackendError for what the device cannot do at all.
     """
-    now = need(config, shape, device, lengths)
+    now = need(config, shape, device, lengths, basis.correction)
     likely = now.device_bytes
-    low, high = int(likely * LOW), int(likely * HIGH)
+    low, high = (int(likely * share) for share in basis.band)
     verdict = judge(likely, high, device.free_bytes)
     changes = best_changes(config, shape, device, lengths, now)
     figures = compare((low, likely, high), device)
@@ -96,8 +103,10 @@ def estimate(
         figures=figures,
         batch_size=now.resolved.batch_size,
         tokens=now.setup.tokens,
-        largest_batch=largest_batch(config, shape, device, lengths),
+        largest_batch=largest_batch(pinned(config, now), shape, device, lengths, now.correction),
         changes=changes,
+        basis=basis.kind,
+        basis_words=basis.words,
         need=now,
     )
 
@@ -135,16 +144,20 @@ def say(verdict: Verdict, figures: str, changes: tuple[Change, ...]) -> str:
 
 
 def largest_batch(
-    config: RunConfig, shape: ModelShape, device: DeviceInfo, lengths: TokenLengths | None
+    fixed: RunConfig,
+    shape: ModelShape,
+    device: DeviceInfo,
+    lengths: TokenLengths | None,
+    correction: Correction | None,
 ) -> int:
     """Count the examples of the longest length that one micro-batch has room for."""
-    fixed = pinned(config, need(config, shape, device, lengths))
-    longest = longest_example(config, lengths)
+    longest = longest_example(fixed, lengths)
     alike = lengths and replace(lengths, longest_first=(longest,))
 
     def fits(examples: int) -> bool:
         trial = with_train(fixed, batch_size=examples)
-        return need(trial, shape, device, alike).device_bytes <= device.free_bytes
+        needed = need(trial, shape, device, alike, correction)
+        return needed.device_bytes <= device.free_bytes
 
     low, high = 0, MOST_EXAMPLES + 1
     while high - low > 1:

@@ -9,7 +9,7 @@ from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.memory.lengths import TokenLengths
 from sftplay_ui.engine.memory.shapes import ModelShape
-from sftplay_ui.engine.memory.terms import Peak, Setup, peak, way_of
+from sftplay_ui.engine.memory.terms import Parts, Peak, Setup, peak, way_of
 from sftplay_ui.engine.resolve import ModelSize, Resolved, resolve
 
 GIB = 1 << 30
@@ -25,6 +25,37 @@ LONGEST_WITH_SCORES = 1024
 
 
 @dataclass(frozen=True)
+class Correction:
+    """What is known better than by the closed form: `factors` of its parts, and what is `more`.
+
+    `slack` is the share around the tensors, `context` what the process takes, where it is known.
+    """
+
+    factors: Parts
+    more: Parts
+    slack: float = SLACK
+    context: float | None = None
+
+    @classmethod
+    def between(
+        cls, closed: Parts, known: Parts, *, slack: float = SLACK, context: float | None = None
+    ) -> "Correction":
+        """Make the correction that turns one step's closed form into what is known of it."""
+        pairs = [(name, size, getattr(known, name)) for name, size in vars(closed).items()]
+        return cls(
+            Parts(**{name: better / size if size else 1.0 for name, size, better in pairs}),
+            Parts(**{name: 0.0 if size else better for name, size, better in pairs}),
+            slack,
+            context,
+        )
+
+    def of(self, closed: Parts) -> Parts:
+        """Correct the closed form of the same step, or of one like it."""
+        factors, more = vars(self.factors), vars(self.more)
+        return Parts(**{k: v * factors[k] + more[k] for k, v in vars(closed).items()})
+
+
+@dataclass(frozen=True)
 class Need:
     """What a run needs at its worst moment, in bytes: tensors, slack around them, the process."""
 
@@ -33,6 +64,7 @@ class Need:
     peak: Peak
     slack: float
     context: float
+    correction: Correction | None = None
 
     @property
     def device_bytes(self) -> int:
@@ -40,10 +72,15 @@ class Need:
 
 
 def need(
-    config: RunConfig, shape: ModelShape, device: DeviceInfo, lengths: TokenLengths | None = None
+    config: RunConfig,
+    shape: ModelShape,
+    device: DeviceInfo,
+    lengths: TokenLengths | None = None,
+    correction: Correction | None = None,
 ) -> Need:
     """Estimate what a training run needs; without lengths every example counts as the longest.
 
+    A correction found for a run like it is applied to the closed form.
     Raises ConfigError or BackendError for what the device cannot do at all.
     """
     longest = longest_example(config, lengths)
@@ -55,11 +92,13 @@ def need(
         encodes=shape.family == "t5",
     )
     resolved = resolve(config, device, size, longest)
-    setup = setup_of(config, shape, resolved, lengths, scores=device.kind == "cpu")
-    most = peak(shape, setup)
-    return Need(
-        resolved, setup, most, SLACK * most.parts.total, context_bytes(device, resolved.mode)
-    )
+    setup = setup_of(config, shape, resolved, lengths, on_cpu=device.kind == "cpu")
+    most, slack, context = peak(shape, setup), SLACK, context_bytes(device, resolved.mode)
+    if correction is not None:
+        most = Peak(most.phase, correction.of(most.parts))
+        slack = correction.slack
+        context = context if correction.context is None else correction.context
+    return Need(resolved, setup, most, slack * most.parts.total, context, correction)
 
 
 def longest_example(config: RunConfig, lengths: TokenLengths | None) -> int:
@@ -74,9 +113,9 @@ def setup_of(
     resolved: Resolved,
     lengths: TokenLengths | None,
     *,
-    scores: bool,
+    on_cpu: bool,
 ) -> Setup:
-    """Put the decided settings into numbers; `scores`: attention keeps them (as on a CPU)."""
+    """Put the decided settings into numbers; on a CPU attention keeps the scores of short rows."""
     longest, batch = longest_example(config, lengths), resolved.batch_size
     tokens = longest * batch
     share = 1.0
@@ -97,8 +136,9 @@ def setup_of(
         checkpointing=resolved.gradient_checkpointing,
         tokens=tokens,
         learned=max(1, round(tokens * share)),
-        row=longest if scores and longest <= LONGEST_WITH_SCORES else 0,
+        row=longest if on_cpu and longest <= LONGEST_WITH_SCORES else 0,
         double_quant=resolved.double_quant,
+        on_cpu=on_cpu,
     )
 
 

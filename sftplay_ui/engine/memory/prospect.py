@@ -4,15 +4,17 @@ The one door for the command line and the window.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.errors import ModelError
+from sftplay_ui.engine.memory.basis import Question, best_basis
 from sftplay_ui.engine.memory.estimate import Estimate, estimate
 from sftplay_ui.engine.memory.forecast import Forecast, Work, find_speed, forecast
 from sftplay_ui.engine.memory.lengths import TokenLengths, measure_lengths
 from sftplay_ui.engine.memory.shapes import ModelShape
-from sftplay_ui.engine.memory.source import model_shape
+from sftplay_ui.engine.memory.source import model_config
 from sftplay_ui.engine.models.store import find_model
 from sftplay_ui.engine.workspace import Workspace
 
@@ -27,18 +29,26 @@ class Prospect:
 
 
 def look_ahead(
-    config: RunConfig, device: DeviceInfo, workspace: Workspace, *, calibrate: bool = False
+    config: RunConfig,
+    device: DeviceInfo,
+    workspace: Workspace,
+    *,
+    calibrate: bool = False,
+    simulated: Literal["never", "strangers", "always"] = "never",
 ) -> Prospect:
     """Estimate memory and time of a training run on a device, without loading anything.
 
-    With `calibrate`, the device's speed is measured for some seconds where no run has told it.
+    With `calibrate`, the device's speed is measured for some seconds where no run has told it;
+    `simulated` says for which models a step is simulated, which takes some seconds too.
     Raises ModelError, DataError or TemplateError for what the run would not start with either, and
     ConfigError or BackendError for what the device cannot do.
     """
     model = config.model
-    shape = model_shape(model.name, model.revision, workspace=workspace)
+    read = model_config(model.name, model.revision, workspace=workspace)
     lengths = known_lengths(config, workspace)
-    memory = estimate(config, shape, device, lengths)
+    question = Question(read, config, device, lengths)
+    shape, basis = question.shape, best_basis(question, simulated=simulated)
+    memory = estimate(config, shape, device, lengths, basis)
     if lengths is None:
         return Prospect(shape, memory, None)
     resolved = memory.need.resolved

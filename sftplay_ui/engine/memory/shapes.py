@@ -30,6 +30,12 @@ TIED = {
 NORMS_PER_LAYER = {"gemma2": 4, "gemma3_text": 4, "gemma3": 4, "phi": 1}
 NORMS_OF_HEADS = {"qwen3", "gemma3_text", "gemma3"}
 BIASED_NORMS = {"phi", "gpt2", "gpt_neox", "gptj", "opt", "bloom", "falcon", "starcoder2"}
+# Families with root mean square norms of another form, which a CPU's run does not fuse.
+NORMS_NOT_FUSED = BIASED_NORMS | {"gemma", "gemma2", "gemma3", "gemma3_text"}
+# Families whose closed form is compared with steps that were taken (tests), and how wide their
+# feed-forward layers are, as multiples of the residual stream.
+COMPARED = {"llama", "qwen2", "qwen3", "mistral", "gemma", "gemma3_text"}
+COMPARED_WIDTHS = (1.5, 10.0)
 BIASED_QKV = {"qwen2", "phi", "gpt2", "gpt_neox", "opt", "bloom", "starcoder2"}
 BIASED_ALL = {"phi", "gpt2", "gpt_neox", "opt", "bloom", "starcoder2"}
 BIASED_HEAD = {"phi", "gptj"}
@@ -80,7 +86,8 @@ class ModelShape:
     """A base model as numbers; `small` counts the norms outside of the blocks and the head's bias.
 
     `plain_head`: scores are hidden state times head, without bias, scale or cap. `normed_heads`:
-    queries and keys are normalised head by head.
+    queries and keys are normalised head by head. `plain_norms`: a CPU's run fuses the norms;
+    `more_norms` counts those of a layer beyond two.
     """
 
     family: str
@@ -96,6 +103,8 @@ class ModelShape:
     positions: int = 0
     plain_head: bool = True
     normed_heads: bool = False
+    plain_norms: bool = True
+    more_norms: int = 0
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "ModelShape":
@@ -109,6 +118,13 @@ class ModelShape:
             config = {**config, **inner}
             family = str(inner.get("model_type", family))
         return encoder_decoder(config) if family in ("t5", "mt5") else decoder(config, family)
+
+    @property
+    def compared(self) -> bool:
+        """Tell whether the closed form was compared with steps of models built like this one."""
+        least, most = COMPARED_WIDTHS
+        usual = least <= self.intermediate / self.hidden <= most
+        return usual and self.family in COMPARED and not any(b.experts for b in self.blocks)
 
     @property
     def layers(self) -> int:
@@ -211,6 +227,8 @@ def decoder(config: Mapping[str, Any], family: str) -> ModelShape:
         positions=config.get("n_positions", 1024) if family == "gpt2" else 0,
         plain_head=family not in BIASED_HEAD and not any(config.get(key) for key in HEAD_SCALES),
         normed_heads=family in NORMS_OF_HEADS,
+        plain_norms=family not in NORMS_NOT_FUSED,
+        more_norms=max(0, NORMS_PER_LAYER.get(family, 2) - 2),
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import huggingface_hub
 
-from sftplay_ui.engine.memory.shapes import ModelShape
 from sftplay_ui.engine.models.folder import read_config
 from sftplay_ui.engine.models.hub import looks_like_hub_id, plain_hub_errors
 from sftplay_ui.engine.models.starter import STARTER
@@ -29,16 +28,17 @@ STARTER_CONFIG: dict[str, Any] = {
 }
 
 
-def model_shape(name: str, revision: str | None = None, *, workspace: Workspace) -> ModelShape:
-    """Read a base model's shape, without its weights.
+def model_config(name: str, revision: str | None = None, *, workspace: Workspace) -> dict[str, Any]:
+    """Read a base model's config.json, without its weights.
 
-    Raises ModelError where there is no such model, or its config.json cannot be had or understood.
+    Raises ModelError where there is no such model, or its config.json cannot be had.
     """
     if name == STARTER:
-        return ModelShape.of(STARTER_CONFIG)
+        return STARTER_CONFIG
     folder = workspace.resolve(name)
     if folder.exists() or not looks_like_hub_id(name):
-        return ModelShape.of(read_config(folder))
+        return read_config(folder)
     with plain_hub_errors(name, revision):
         path = huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
-    return ModelShape.of(json.loads(Path(path).read_text(encoding="utf-8")))
+    found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return found

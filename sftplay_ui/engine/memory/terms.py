@@ -1,9 +1,10 @@
 """The closed form: bytes of every part of a training step, at the moment when most are needed.
 
 A term is a number of bytes times a width of the model, for each token (and layer). The numbers of
-our own ways come from steps taken with tensors without data (`benchmarks/memory_oracle.py`); those
-of `STOCK` and `AUTOCAST` are fits to the same kind of steps, within 0.4 % where the loss needs most
-and -6 to +8 % where the layers' backward pass does. What a device adds is left to `need`.
+our own ways come from steps taken with tensors without data (`worker.simulate`), of the families
+that `shapes.COMPARED` names; those of `STOCK` and `AUTOCAST` are fits to the same kind of steps,
+within 0.4 % where the loss needs most and -6 to +8 % where the layers' backward pass does. What a
+device adds is left to `need`.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from typing import Literal
 from sftplay_ui.engine.memory.shapes import ModelShape
 
 Loss = Literal["chunked", "selected", "all"]
+Phase = Literal["loss", "backward", "embedding gradient", "optimizer step"]
 CHUNK = 256
+# Of a chunk a CPU turns so many tokens at a time into fp32 scores, a card all.
+CHUNK_ON_CPU = 16
 # AdamW keeps two fp32 numbers for each weight; in 8 bits two bytes and their scales.
 ADAM_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03}
 # bitsandbytes pages weights of at least 100,000 numbers only, which LoRA matrices rarely reach.
@@ -46,8 +50,9 @@ class Way:
 
     `kept` for each layer where nothing is recomputed, `backward` for the one layer that is;
     `table_bytes` for an embedding weight, `residual_bytes` for a number between the layers, `head`
-    around the loss for each token and unit of width, `logit_bytes` for each score of a chunk. The
-    `..._copies` are for each weight that autocast casts.
+    around the loss for each token and unit of width, `number_bytes` for a number that is computed
+    with. `norm_copies` is what a layer's norms keep for each unit of width where they are not
+    fused; the other `..._copies` are for each weight that autocast casts.
     """
 
     table_bytes: int
@@ -55,20 +60,32 @@ class Way:
     kept: PerToken
     backward: PerToken
     head: float
-    logit_bytes: int = 6
+    number_bytes: int = 2
+    norm_copies: float = 0.0
     head_copies: int = 0
     adapter_copies: int = 0
     linear_copies: int = 0
 
 
 # Adapters through peft on 4-bit layers, which keeps an fp32 copy of every adapter's input.
-QLORA = Way(2, 2, PerToken(28, 8, 4, 10), PerToken(40, 8, 4, 14), 10)
+QLORA = Way(2, 2, PerToken(28, 8, 4, 10), PerToken(40, 8, 4, 14), 10, norm_copies=4)
 # Adapters fused with their 16-bit layer: one copy of the input.
-LORA = Way(2, 2, PerToken(12, 6, 4, 8), PerToken(16, 6, 4, 12), 10)
-FP32 = Way(4, 4, PerToken(16, 12, 8, 16), PerToken(24, 12, 8, 24), 17, logit_bytes=4)
+LORA = Way(2, 2, PerToken(12, 6, 4, 8), PerToken(16, 6, 4, 12), 10, norm_copies=4)
+FP32 = Way(4, 4, PerToken(16, 12, 8, 16), PerToken(24, 12, 8, 24), 17, number_bytes=4)
 # All weights learn, in fp32; 16-bit copies of the linear layers live until the backward pass.
-FULL = Way(4, 4, PerToken(26, 6, 4, 8), PerToken(30, 6, 4, 18), 14, head_copies=4, linear_copies=2)
-FULL_FP32 = Way(4, 4, PerToken(24, 12, 8, 16), PerToken(32, 12, 8, 26), 17, logit_bytes=4)
+FULL = Way(
+    4,
+    4,
+    PerToken(26, 6, 4, 8),
+    PerToken(30, 6, 4, 18),
+    14,
+    head_copies=4,
+    linear_copies=2,
+    norm_copies=8,
+)
+FULL_FP32 = Way(
+    4, 4, PerToken(24, 12, 8, 16), PerToken(32, 12, 8, 26), 17, number_bytes=4, norm_copies=8
+)
 # Adapters under autocast: what fp16 needs.
 AUTOCAST = Way(2, 2, PerToken(24.8, wide=8.3), PerToken(wide=23), 8, adapter_copies=2)
 # peft's own preparation and the loss of transformers, for comparison: all else in fp32.
@@ -80,7 +97,8 @@ class Setup:
     """One training step as numbers: what learns, in which form, and how many tokens at a time.
 
     `adapter` counts LoRA weights (0 when all weights learn); `row` is the longest example where its
-    attention scores are kept (on a CPU), else 0.
+    attention scores are kept (on a CPU), else 0; `on_cpu`: norms are fused, and few scores of the
+    vocabulary are in fp32 at a time.
     """
 
     mode: Literal["qlora", "lora", "full"]
@@ -93,6 +111,7 @@ class Setup:
     learned: int
     row: int = 0
     double_quant: bool = False
+    on_cpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +136,7 @@ class Parts:
 class Peak:
     """The moment of a step that needs most: its phase and its bytes."""
 
-    phase: Literal["loss", "backward", "embedding gradient"]
+    phase: Phase
     parts: Parts
 
 
@@ -173,7 +192,7 @@ def loss_phase(shape: ModelShape, setup: Setup) -> tuple[float, float]:
     match setup.loss:
         case "chunked":
             activations += way.head * shape.hidden * tokens + way.adapter_copies * setup.adapter
-            logits += way.logit_bytes * vocabulary * min(CHUNK, learned)
+            logits += chunk_of_scores(shape, setup)
         case "selected":
             # logits of all tokens and their gradient, 16-bit; of the learned ones fp32 three times
             logits += 4.0 * vocabulary * tokens + (12.0 * vocabulary + 4.0 * shape.hidden) * learned
@@ -181,9 +200,20 @@ def loss_phase(shape: ModelShape, setup: Setup) -> tuple[float, float]:
             # log-softmax, its gradient and the result, each in fp32
             logits += (12.0 * vocabulary + 4.0 * shape.hidden) * learned
     if setup.mode == "full":
-        # the head's gradient in fp32, and the next chunk's share of it before it is added
-        logits += 8.0 * head
+        # the head's gradient in fp32, and the next chunk's share of it before it is added, when
+        # that chunk's scores are slopes already
+        slopes = float(way.number_bytes * vocabulary * min(CHUNK, learned))
+        logits = max(logits + 4.0 * head, slopes + 8.0 * head)
     return activations, logits
+
+
+def chunk_of_scores(shape: ModelShape, setup: Setup) -> float:
+    """Count one chunk's scores: as slopes, and before that in fp32 where slopes are not."""
+    tokens = min(CHUNK, setup.learned)
+    scores = setup.way.number_bytes * tokens
+    if setup.way.number_bytes < 4:
+        scores += 4 * (min(CHUNK_ON_CPU, tokens) if setup.on_cpu else tokens)
+    return float(shape.vocabulary * scores)
 
 
 def backward_phase(shape: ModelShape, setup: Setup) -> tuple[float, float]:
@@ -192,7 +222,7 @@ def backward_phase(shape: ModelShape, setup: Setup) -> tuple[float, float]:
     layer = way.backward.of(shape) * tokens
     scores = extras(shape, setup) * tokens
     if setup.checkpointing:
-        unpacked = 2.0 * shape.largest_linear if setup.mode == "qlora" else 0.0
+        unpacked = way.number_bytes * shape.largest_linear if setup.mode == "qlora" else 0.0
         # weights are unpacked for one product at a time, beside less of the layer
         narrow = way.kept.of(shape) * tokens + 4.0 * shape.hidden * tokens + unpacked
         layer = max(layer, narrow) + scores
@@ -215,8 +245,18 @@ def extras(shape: ModelShape, setup: Setup) -> float:
     if setup.way in (STOCK, AUTOCAST):  # fitted to models of this kind as a whole
         return 0.0
     scores = shape.heads * setup.row * setup.way.residual_bytes
-    normed = 4.0 * (shape.query_width + shape.kv_width) if shape.normed_heads else 0.0
-    return 4.0 * shape.heads + scores + normed
+    fused = setup.way.norm_copies * shape.hidden if setup.on_cpu and shape.plain_norms else 0.0
+    return 4.0 * shape.heads + scores + norms(shape, setup.mode) - fused
+
+
+def norms(shape: ModelShape, mode: str) -> float:
+    """Count what norms keep that a Llama's layer does not have: of heads, and after each part.
+
+    Each keeps its input in fp32; where norms learn, what they made of it too.
+    """
+    learned = 0.0 if mode != "full" else 2.0 if shape.plain_norms else 4.0
+    heads = shape.query_width + shape.kv_width if shape.normed_heads else 0
+    return (4.0 + learned) * (heads + shape.more_norms * shape.hidden)
 
 
 def way_of(mode: str, precision: str) -> Way:

@@ -1,0 +1,424 @@
+"""What a training step allocates, by taking it with tensors that have no data.
+
+`python -m sftplay_ui.engine.worker.simulate` reads cases as lines of JSON and prints what each
+needs, by category. Our own model, adapter and loss code runs under torch's fake tensors, made from
+config.json alone, while the storages that are alive are counted. The peak grows linearly with the
+layers, so two shallow models tell that of the whole one. Kernels' workspaces, CUDA's context and
+the allocator's slack are not seen. Asking and remembering are left to `memory.simulation`.
+"""
+
+import copy
+import json
+import os
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+
+from sftplay_ui.engine.config import LoraConfig
+from sftplay_ui.engine.errors import ModelError
+from sftplay_ui.engine.memory.shapes import ModelShape
+from sftplay_ui.engine.memory.simulation import Case, Simulated
+from sftplay_ui.engine.memory.terms import (
+    CHUNK,
+    PAGED,
+    SCALE_BYTES,
+    SCALE_BYTES_TWICE,
+    Parts,
+    Phase,
+)
+from sftplay_ui.engine.worker.model import attention, losses, norms
+from sftplay_ui.engine.worker.model.load import Prepared, add_adapter, recompute_activations
+from sftplay_ui.engine.worker.model.lora_linear import use_lean_linears
+from sftplay_ui.engine.worker.model.precision import DTYPES, weight_dtype
+from sftplay_ui.engine.worker.training.batches import MicroBatch
+from sftplay_ui.engine.worker.training.learner import Learner
+
+SHALLOW = 2
+# Kinds of attention layers that have the same weights and keep the same.
+ALIKE = {"full_attention", "sliding_attention", "chunked_attention"}
+# What config.json says of files and not of the model.
+NOT_OF_THE_MODEL = {"model_type", "architectures", "auto_map", "quantization_config", "torch_dtype"}
+# bitsandbytes' optimizer: smaller weights keep fp32 states, a scale stands for so many numbers, and
+# paged states of larger weights lie outside of the card's memory (bitsandbytes/optim/optimizer.py).
+LEAST_IN_8_BIT, STATE_BLOCK, LEAST_PAGED = 4096, 256, 100_000
+PHASES: tuple[Phase, ...] = ("loss", "backward", "embedding gradient", "optimizer step")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a model cut to some layers: bytes that stay, and each phase's peak.
+
+    `peaks` holds, for each phase, what was alive at its worst moment and how much of it were scores
+    of the vocabulary or gradients as large.
+    """
+
+    stays: Parts
+    peaks: dict[Phase, tuple[float, float]]
+
+
+class LiveBytes(TorchDispatchMode):
+    """Count the bytes of storages that are alive, and the most there were in each phase."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.live = self.logits = 0
+        self.phase: Phase | None = None
+        self.peaks: dict[Phase, tuple[float, float]] = {}
+        self.seen = WeakIdKeyDictionary()
+
+    def begin(self, phase: Phase) -> None:
+        self.phase = phase
+        self.peaks[phase] = self.live, self.logits
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self.track, result)
+        return result
+
+    def track(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self.seen:
+            return
+        self.seen[storage] = True
+        size = storage.nbytes()
+        logits = size if self.phase and self.vocabulary in tensor.shape else 0
+        self.live += size
+        self.logits += logits
+        weakref.finalize(storage, self.release, size, logits)
+        if self.phase and self.live > self.peaks[self.phase][0]:
+            self.peaks[self.phase] = self.live, self.logits
+
+    def release(self, size: int, logits: int) -> None:
+        self.live -= size
+        self.logits -= logits
+
+
+def simulate(case: Case) -> Simulated:
+    """Say what the whole model's step needs at its worst moment, from two shallow ones.
+
+    Raises ModelError for a model that cannot be built from its config.json alone.
+    """
+    depth, (shallow, deep) = depths(case)
+    low = take_step(case, layers=shallow)
+    if shallow == depth:
+        return worst_moment(low, (depth,))
+    high = take_step(case, layers=deep)
+    more = (depth - shallow) / (deep - shallow)
+
+    def grown(small: float, large: float) -> float:
+        return small + more * (large - small)
+
+    pairs = zip(vars(low.stays).items(), vars(high.stays).values(), strict=True)
+    whole = Step(
+        Parts(**{name: grown(small, large) for (name, small), large in pairs}),
+        {
+            phase: (grown(all_of_it, high.peaks[phase][0]), grown(logits, high.peaks[phase][1]))
+            for phase, (all_of_it, logits) in low.peaks.items()
+        },
+    )
+    return worst_moment(whole, (shallow, deep))
+
+
+def worst_moment(step: Step, layers: tuple[int, ...]) -> Simulated:
+    """Name the phase that needs most, and divide what it needs."""
+    phase = max(step.peaks, key=lambda phase: step.peaks[phase][0])
+    most, logits = step.peaks[phase]
+    activations = most - step.stays.total - logits
+    parts = replace(step.stays, activations=activations, logits=logits)
+    return Simulated(phase, parts, layers)
+
+
+def depths(case: Case) -> tuple[int, tuple[int, int]]:
+    """Give the model's layers, and the two numbers of layers to try.
+
+    Layers that come in a pattern are cut at its ends, behind those that come once at the beginning.
+    """
+    config = model_config(case)
+    depth, period = config.num_hidden_layers, 1
+    kinds = getattr(config, "layer_types", None) or []
+    if set(kinds) - ALIKE:
+        period = next(n for n in range(1, depth + 1) if kinds[n:] == kinds[: depth - n])
+    first = getattr(config, "first_k_dense_replace", 0) or 0
+    shallow = first + max(SHALLOW, period)
+    deep = shallow + max(SHALLOW, period)
+    return depth, (shallow, deep) if deep < depth else (depth, depth)
+
+
+def model_config(case: Case) -> Any:
+    """Make the configuration that transformers builds the model from.
+
+    Raises ModelError where it knows no such decoder.
+    """
+    values = {**case.config, **(case.config.get("text_config") or {})}
+    family = str(values.get("model_type", ""))
+    kept = {k: v for k, v in values.items() if k not in NOT_OF_THE_MODEL and k != "text_config"}
+    try:
+        config = transformers.AutoConfig.for_model(family, **kept)
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"transformers {transformers.__version__} cannot build a model of type {family!r}.",
+            "Update transformers, or choose another model.",
+        ) from error
+    if config.is_encoder_decoder or not hasattr(config, "num_hidden_layers"):
+        raise ModelError(
+            f"A model of type {family!r} is not a decoder alone.", "Choose a decoder-only model."
+        )
+    return config
+
+
+def take_step(case: Case, *, layers: int) -> Step:
+    """Take a step of a model cut to so many layers, as the training loop does."""
+    attention.causal_mask.cache_clear()
+    shape = ModelShape.of(case.config)
+    with as_on(case.device), FakeTensorMode(allow_non_fake_inputs=True):
+        counter = LiveBytes(shape.vocabulary)
+        with counter:
+            prepared = build(case, layers, plain_head=shape.plain_head)
+            model_bytes = counter.live
+            weights = [p for p in prepared.model.parameters() if p.requires_grad]
+            for weight in weights:
+                weight.grad = torch.zeros_like(weight)
+            gradients = counter.live - model_bytes
+            optimizer, states = make_states(weights, case.optim)
+            of_optimizer = counter.live - model_bytes - gradients
+            stays = divide(prepared, model_bytes, double_quant=case.double_quant)
+            # what a second quantisation of the scales would save
+            spared = model_bytes - stays.total
+            run_phases(case, prepared, counter, optimizer)
+            del states
+    return Step(
+        replace(stays, gradients=gradients, optimizer=of_optimizer),
+        {phase: (most - spared, logits) for phase, (most, logits) in counter.peaks.items()},
+    )
+
+
+def run_phases(
+    case: Case,
+    prepared: Prepared,
+    counter: LiveBytes,
+    optimizer: torch.optim.Optimizer | None,
+) -> None:
+    """Run forward pass, loss, backward pass and optimizer step, each a phase of the counter."""
+    learner, batch = Learner(prepared), make_batch(case, side_by_side=prepared.side_by_side)
+    if case.mode == "full":
+
+        def embedded(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            output.register_hook(lambda _gradient: counter.begin("embedding gradient"))
+
+        prepared.base.get_input_embeddings().register_forward_hook(embedded)
+    counter.begin("loss")
+    # as accelerate does it: weights that learn stay in fp32, and fp16 needs it always
+    mixed = case.precision == "fp16" or (case.mode == "full" and case.precision != "fp32")
+    with torch.autocast("cpu", DTYPES[case.precision], enabled=mixed):
+        loss = learner(batch)
+    counter.begin("backward")
+    loss.backward()
+    counter.begin("optimizer step")
+    weights = [p for p in prepared.model.parameters() if p.requires_grad]
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    if optimizer is not None:
+        optimizer.step()
+
+
+@contextmanager
+def as_on(device: str) -> Iterator[None]:
+    """Compute as on a device: a card keeps no scores of attention, and takes a whole chunk."""
+    if device == "cpu":
+        yield
+        return
+    with patch.object(attention, "LONGEST_WITH_SCORES", 0), patch.object(losses, "CACHED", CHUNK):
+        yield
+
+
+def build(case: Case, layers: int, *, plain_head: bool) -> Prepared:
+    """Make the model the way `worker.model.prepare` does, without weights to load.
+
+    What that finds out by computing is decided from the configuration here.
+    """
+    config = model_config(case)
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+    dtype = weight_dtype(case.mode, case.precision)
+    try:
+        base = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=attention.PLAIN
+        )
+    except (ValueError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(
+            f"The model cannot be built as it would be trained: {reason}", "Choose another model."
+        ) from error
+    if case.mode == "qlora":
+        quantise(base, dtype)
+    model: nn.Module = base
+    if case.mode != "full":
+        # adapters are made in the type and on the device they stay in; moving fake ones fails
+        with patch.object(nn.Module, "to", lambda module, *_args, **_kwargs: module):
+            model = add_adapter(base, LoraConfig.model_validate(case.lora))
+        use_lean_linears(model)
+    if case.device == "cpu":
+        use_lean_norms(base)
+    rows = case.packing and takes_rows(base, max(case.lengths))
+    if case.checkpointing:
+        recompute_activations(base)
+    model.train()
+    head = base.get_output_embeddings()
+    plain = plain_head and type(head) is nn.Linear and head.bias is None
+    return Prepared(model, base, rows, plain, ())
+
+
+@torch.no_grad()
+def takes_rows(base: transformers.PreTrainedModel, longest: int) -> bool:
+    """Switch the model to row attention where its forward takes it; what it gives is not known."""
+    if attention.why_no_rows(base, longest):
+        return False
+    lengths = attention.PROBE_LENGTHS
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    attention.use_rows(base)
+    try:
+        base.get_decoder()(
+            torch.zeros_like(positions),
+            position_ids=positions,
+            use_cache=False,
+            row_lengths=lengths,
+        )
+    except (TypeError, ValueError, RuntimeError):
+        base.set_attn_implementation(attention.PLAIN)
+        return False
+    return True
+
+
+def use_lean_norms(base: nn.Module) -> None:
+    """Switch norms as a CPU's run does; whether one suits is asked of a copy that has data."""
+
+    def suits(norm: nn.Module) -> bool:
+        with unset_fake_temporarily():
+            real = copy.copy(norm)
+            weight = torch.ones(norm.weight.shape, dtype=norm.weight.dtype)
+            real._parameters = {"weight": nn.Parameter(weight)}
+            return asked(real)
+
+    asked = norms.is_suitable
+    with patch.object(norms, "is_suitable", suits):
+        norms.use_lean_norms(base)
+
+
+def quantise(base: nn.Module, dtype: torch.dtype) -> None:
+    """Put 4-bit layers (NF4, one fp32 scale for 64 weights) in the place of the linear layers."""
+    head = base.get_output_embeddings()
+    for name, layer in list(base.named_modules()):
+        if type(layer) is nn.Linear and layer is not head:
+            parent, _, last = name.rpartition(".")
+            setattr(base.get_submodule(parent), last, packed(layer, dtype))
+    base.is_loaded_in_4bit = True
+
+
+def packed(layer: nn.Linear, dtype: torch.dtype) -> nn.Module:
+    """Make bitsandbytes' layer around packed weights that have no data."""
+    import bitsandbytes  # only here: other modes need not wait for it
+
+    size = layer.weight.numel()
+    weight = nn.Parameter(torch.empty(size // 2, 1, dtype=torch.uint8), requires_grad=False)
+    weight.quant_type, weight.compress_statistics = "nf4", False
+    weight.quant_state = bitsandbytes.functional.QuantState(
+        absmax=torch.empty(size // 64),
+        shape=layer.weight.shape,
+        code=torch.empty(16),
+        blocksize=64,
+        quant_type="nf4",
+        dtype=dtype,
+    )
+    # its own constructor makes a tensor subclass, which fake tensors cannot be
+    made = bitsandbytes.nn.Linear4bit.__new__(bitsandbytes.nn.Linear4bit)
+    nn.Module.__init__(made)
+    made.in_features, made.out_features = layer.in_features, layer.out_features
+    made.weight, made.bias = weight, layer.bias
+    made.compute_dtype, made.compute_type_is_set = dtype, True
+    made.support_avx512bf16_for_cpu = False
+    return made
+
+
+def make_states(
+    weights: list[nn.Parameter], optim: str
+) -> tuple[torch.optim.Optimizer | None, list[Tensor]]:
+    """Make the optimizer's states, as they are from the second step on.
+
+    Those of bitsandbytes are only laid out: its step works in them and makes nothing beside.
+    """
+    if optim == "adamw":
+        optimizer = torch.optim.AdamW(weights, fused=True)
+        optimizer.step()
+        return optimizer, []
+    states = []
+    for size in [weight.numel() for weight in weights]:
+        if optim == PAGED and size >= LEAST_PAGED:
+            continue
+        if size < LEAST_IN_8_BIT:
+            states += [torch.empty(size), torch.empty(size)]
+        else:
+            states += [torch.empty(size, dtype=torch.uint8) for _ in range(2)]
+            states += [torch.empty(-(-size // STATE_BLOCK)) for _ in range(2)]
+    return None, states
+
+
+def divide(prepared: Prepared, model_bytes: int, *, double_quant: bool) -> Parts:
+    """Divide the model's bytes; scales that are quantised again are reckoned, not simulated."""
+    base, full = prepared.base, prepared.model is prepared.base
+    tables = {base.get_input_embeddings().weight, base.get_output_embeddings().weight}
+    states = [p.quant_state for p in base.parameters() if hasattr(p, "quant_state")]
+    scales = float(sum(state.absmax.nbytes + state.code.nbytes for state in states))
+    adapter = 0 if full else sum(p.nbytes for p in base.parameters() if p.requires_grad)
+    embedding = sum(table.nbytes for table in tables)
+    weights = model_bytes - embedding - adapter - scales
+    if double_quant:
+        scales *= SCALE_BYTES_TWICE / SCALE_BYTES
+    return Parts(weights, scales, embedding, adapter)
+
+
+def make_batch(case: Case, *, side_by_side: bool) -> MicroBatch:
+    """Lay the examples side by side, or one under the other where the model needs that."""
+    lengths = case.lengths if side_by_side else (max(case.lengths),) * len(case.lengths)
+    keep = max(1, min(case.learned, sum(case.lengths)) - len(lengths))
+    positions = [torch.arange(length) for length in lengths]
+    ids = torch.cat(positions)[None] if side_by_side else torch.stack(positions)
+    return MicroBatch(
+        input_ids=torch.zeros_like(ids),
+        position_ids=ids,
+        attention_mask=None,
+        row_lengths=lengths,
+        keep=torch.zeros(keep, dtype=torch.long),
+        target=torch.zeros(keep, dtype=torch.long),
+    )
+
+
+def main() -> int:
+    """Answer each case with a line of JSON; what cannot be simulated is one line on stderr."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        for line in sys.stdin:
+            out.write(json.dumps(asdict(simulate(Case.of(json.loads(line))))) + "\n")
+            out.flush()
+    except ModelError as error:
+        sys.stderr.write(f"{error.what}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
