@@ -19,6 +19,7 @@ from sftplay_ui.engine.data.examples import Message
 from sftplay_ui.engine.errors import SFTPlayError, WorkerLostError
 from sftplay_ui.engine.events import Event, EventReader, RunFailed
 from sftplay_ui.engine.runs import Run, open_run
+from sftplay_ui.engine.warm_worker import Standby
 from sftplay_ui.engine.workspace import Workspace
 
 Side = Literal["base", "tuned"]
@@ -66,10 +67,12 @@ class ChatSession:
         self.collector.start()
 
     @classmethod
-    def open(cls, config: RunConfig, workspace: Workspace) -> "ChatSession":
+    def open(
+        cls, config: RunConfig, workspace: Workspace, standby: Standby | None = None
+    ) -> "ChatSession":
         """Start a worker for `chat.run`; DeviceBusyError where another run holds the device."""
         job = config.model_copy(update={"job": "chat", "run_name": "auto"})
-        return cls(*open_run(job, workspace, pipes=True))
+        return cls(*open_run(job, workspace, pipes=True, standby=standby))
 
     def collect(self) -> None:
         """Take in what the worker sends until its pipe ends."""

@@ -13,9 +13,10 @@ from sftplay_ui.engine.errors import ResumeError
 from sftplay_ui.engine.events import RunFinished, StepLogged
 from sftplay_ui.engine.preflight import need_room
 from sftplay_ui.engine.runs import Run, has_left, last_events, launch, refuse_busy_device
+from sftplay_ui.engine.warm_worker import Standby
 
 
-def extend_run(run: Run, epochs: float) -> Run:
+def extend_run(run: Run, epochs: float, standby: Standby | None = None) -> Run:
     """Add epochs to a finished training run and let it go on from where it ended.
 
     Raises ResumeError where it did not come to its planned end, or nothing of that end was kept.
@@ -49,5 +50,5 @@ def extend_run(run: Run, epochs: float) -> Run:
     # before anything is written: it may be that its backend is gone
     settle_backend(run.folder, longer)
     replace_text(run.folder / "config.yaml", config_to_yaml(longer))
-    launch(run)
+    launch(run, standby=standby)
     return run

@@ -1,12 +1,15 @@
 """Which command starts a worker: one process, several on this machine, or several machines.
 
-The worker is the same in all cases; the launcher tells each process its rank. Starting it, and
-following what it tells, is left to `runs`.
+The worker is the same in all cases; the launcher tells each process its rank. When to start it,
+and following what it tells, is left to `runs`.
 """
 
 import os
 import shlex
+import subprocess
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +17,8 @@ from typing import Any, Literal
 from sftplay_ui.engine.backends import Receipt, unsloth_python, unsloth_surroundings
 from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.errors import ConfigError
+from sftplay_ui.engine.processes import ProcessRecord, reap
+from sftplay_ui.engine.workspace import PROJECT_ROOT
 
 # threads of a worker that wait for each other let other programs run: several times faster on a
 # busy computer, and the person's own work stays smooth (benchmarks/busy_machine.py)
@@ -24,6 +29,11 @@ OWN_SESSION: dict[str, Any] = (
 )
 # the app's own interpreter, for a worker that runs in a backend's one and starts the next run
 APP_PYTHON = "SFTPLAY_PYTHON"
+# the worker's own record, and that of the process that was started for it
+RECORD = "worker.json"
+LAUNCHED = "launched.json"
+LOG = "worker.log"
+START_SECONDS = 60
 PORT = 29500
 Kind = Literal["cpu", "cuda", "mps"]
 CONFIG = "configs/accelerate_config.yaml"
@@ -54,10 +64,13 @@ class Cluster:
         return cls(nodes, processes, host, int(port or PORT), kind)
 
 
-def worker_command(folder: Path, processes: int, python: str | None = None) -> list[str]:
-    """Give the command for a run's worker on this machine; `python` is the backend's own one."""
+def worker_command(folder: Path | None, processes: int, python: str | None = None) -> list[str]:
+    """Give the command for a run's worker on this machine; `python` is the backend's own one.
+
+    Without a folder it is the command for a worker that waits to be told one.
+    """
     python = python or app_python()
-    worker = ["-m", "sftplay_ui.engine.worker", str(folder)]
+    worker = ["-m", "sftplay_ui.engine.worker", *([str(folder)] if folder else [])]
     if processes == 1:
         return [python, *worker]
     # accelerate's own launcher starts a single process on a machine without a GPU
@@ -76,6 +89,37 @@ def surroundings(receipt: Receipt) -> tuple[str, dict[str, str]]:
     if receipt.used != "unsloth":
         return app_python(), common
     return str(unsloth_python()), {**common, **unsloth_surroundings(detect_device())}
+
+
+def start_worker(
+    folder: Path, command: Sequence[str], environment: Mapping[str, str], *, pipes: bool = False
+) -> "subprocess.Popen[str]":
+    """Start a run's worker and wait for its record; `pipes` keep its stdin and stdout connected."""
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if pipes else log,
+            stderr=log,
+            cwd=PROJECT_ROOT,
+            env=environment,
+            encoding="utf-8",
+            **OWN_SESSION,
+        )
+    ProcessRecord.of(process.pid).write(folder / LAUNCHED)
+    reap(process)
+    wait_for_worker(folder, process)
+    return process
+
+
+def wait_for_worker(folder: Path, process: "subprocess.Popen[str]") -> None:
+    """Return when the new worker has written its record, or has ended."""
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        worker = ProcessRecord.read(folder / RECORD)
+        if worker is not None and worker.is_alive():
+            return
+        time.sleep(0.01)
 
 
 def node_commands(folder: Path, cluster: Cluster) -> list[str]:

@@ -44,6 +44,11 @@ class ProcessRecord:
         staged.write_text(json.dumps(asdict(self)), encoding="utf-8")
         staged.replace(path)
 
+    def is_of(self, other: "ProcessRecord") -> bool:
+        """Tell whether both records are of one process, whoever of them asked for its start."""
+        same_start = abs(self.started - other.started) < START_TIME_SLACK_SECONDS
+        return (self.pid, self.boot_id) == (other.pid, other.boot_id) and same_start
+
     def is_alive(self) -> bool:
         """Tell whether this very process still runs (a zombie does not)."""
         if self.boot_id != boot_id():

@@ -36,15 +36,21 @@ from sftplay_ui.engine.events import (
     StepLogged,
     decode,
 )
-from sftplay_ui.engine.launching import OWN_SESSION, surroundings, worker_command
+from sftplay_ui.engine.launching import (
+    LAUNCHED,
+    LOG,
+    RECORD,
+    start_worker,
+    surroundings,
+    worker_command,
+)
 from sftplay_ui.engine.preflight import need_room, refuse_hopeless
-from sftplay_ui.engine.processes import ProcessRecord, reap
-from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
+from sftplay_ui.engine.processes import ProcessRecord
+from sftplay_ui.engine.warm_worker import Standby
+from sftplay_ui.engine.workspace import Workspace
 
 State = Literal["running", "finished", "stopped", "failed", "lost"]
-LAUNCHED = "launched.json"
 TAIL_BYTES = 64 * 1024
-START_SECONDS = 60
 LEAVE_SECONDS = 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 RESERVED = {"con", "prn", "aux", "nul", "tb", "last"} | {
@@ -81,7 +87,7 @@ class Run:
 
     @property
     def log_path(self) -> Path:
-        return self.folder / "worker.log"
+        return self.folder / LOG
 
     @property
     def workspace(self) -> Workspace:
@@ -103,7 +109,7 @@ class Run:
         return EventReader(self.events_path).read_new()
 
     def worker(self) -> ProcessRecord | None:
-        return ProcessRecord.read(self.folder / "worker.json")
+        return ProcessRecord.read(self.folder / RECORD)
 
     def is_alive(self) -> bool:
         """Tell whether the run's worker lives, or another of its processes does."""
@@ -221,23 +227,23 @@ def last_events(path: Path) -> list[Event]:
     return [event for event in found if event is not None]
 
 
-def start_run(config: RunConfig, workspace: Workspace) -> Run:
+def start_run(config: RunConfig, workspace: Workspace, standby: Standby | None = None) -> Run:
     """Make a run folder, start its worker in a session of its own, and return once it is there.
 
-    Raises before anything is written: DeviceBusyError when another run holds the device, and
-    whatever `refuse_hopeless` finds.
+    A worker that waits in `standby` becomes the run's worker. Raises before anything is written:
+    DeviceBusyError when another run holds the device, and whatever `refuse_hopeless` finds.
     """
-    run, _ = open_run(config, workspace)
+    run, _ = open_run(config, workspace, standby=standby)
     return run
 
 
 def open_run(
-    config: RunConfig, workspace: Workspace, *, pipes: bool = False
+    config: RunConfig, workspace: Workspace, *, pipes: bool = False, standby: Standby | None = None
 ) -> tuple[Run, "subprocess.Popen[str]"]:
     """Start a run and give its process too; with `pipes`, its stdin and stdout stay connected."""
     refuse_busy_device()
     run = make_run(config, workspace)
-    return run, launch(run, pipes=pipes)
+    return run, launch(run, pipes=pipes, standby=standby)
 
 
 def make_run(config: RunConfig, workspace: Workspace) -> Run:
@@ -249,7 +255,7 @@ def make_run(config: RunConfig, workspace: Workspace) -> Run:
     return run
 
 
-def resume_run(run: Run) -> Run:
+def resume_run(run: Run, standby: Standby | None = None) -> Run:
     """Start the worker of a stopped, failed or lost run again; it goes on from its checkpoint."""
     if not has_left(run):
         raise ResumeError(f"{run.name} is still running.", "Follow it instead of resuming it.")
@@ -258,7 +264,7 @@ def resume_run(run: Run) -> Run:
     run.config()  # a worker that could not read it would die without a word
     refuse_busy_device()
     need_room(run.workspace)
-    launch(run)
+    launch(run, standby=standby)
     return run
 
 
@@ -289,37 +295,17 @@ def refuse_busy_device() -> None:
         time.sleep(0.05)
 
 
-def launch(run: Run, *, pipes: bool = False, fallen: str = "") -> "subprocess.Popen[str]":
+def launch(
+    run: Run, *, pipes: bool = False, fallen: str = "", standby: Standby | None = None
+) -> "subprocess.Popen[str]":
     """Start a run's worker and wait for its record; `fallen`: why its backend gave up just now."""
     config = run.config()
     python, environment = surroundings(settle_backend(run.folder, config, fallen))
     if not fallen:
         (run.folder / "stop").unlink(missing_ok=True)
-    with run.log_path.open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            worker_command(run.folder, config.train.processes, python),
-            stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if pipes else log,
-            stderr=log,
-            cwd=PROJECT_ROOT,
-            env=environment,
-            encoding="utf-8",
-            **OWN_SESSION,
-        )
-    ProcessRecord.of(process.pid).write(run.folder / LAUNCHED)
-    reap(process)
-    wait_for_worker(run, process)
-    return process
-
-
-def wait_for_worker(run: Run, process: "subprocess.Popen[str]") -> None:
-    """Return when the new worker has written its record, or has ended."""
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        worker = run.worker()
-        if worker is not None and worker.is_alive():
-            return
-        time.sleep(0.01)
+    command = worker_command(run.folder, config.train.processes, python)
+    warm = standby.hand_over(run.folder, command, environment, pipes=pipes) if standby else None
+    return warm or start_worker(run.folder, command, environment, pipes=pipes)
 
 
 def new_folder(config: RunConfig, workspace: Workspace) -> Path:
