@@ -191,7 +191,10 @@ class TrainConfig(Section):
     optim: Literal["auto", "adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "auto", description="Optimizer; auto is adamw on a CPU and adamw_8bit on CUDA."
     )
-    batch_size: Count | Auto = Field("auto", description="Examples per forward pass on one device.")
+    batch_size: Count | Auto = Field(
+        "auto",
+        description="Examples learned at a time on one device; auto: more where they are short.",
+    )
     grad_accum: Count | Auto = Field(
         "auto", description="Micro-batches per step; auto keeps effective_batch."
     )
@@ -204,6 +207,10 @@ class TrainConfig(Section):
     )
     processes: int = Field(
         1, ge=1, le=64, description="Processes of this machine that learn together; one per GPU."
+    )
+    lanes: Annotated[int, Field(ge=1, le=64)] | Auto = Field(
+        "auto",
+        description="Threads of a CPU that each learn from part of a micro-batch; auto by cores.",
     )
     bf16: bool | Auto = Field("auto", description="Compute in bfloat16 where the device can.")
     fp16: bool | Auto = Field("auto", description="Compute in float16: older CUDA cards only.")

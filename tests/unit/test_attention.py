@@ -7,7 +7,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sftplay_ui.engine.worker.model import attention
-from sftplay_ui.engine.worker.model.attention import PLAIN, attend_by_scores, attend_fused, rows_fit
+from sftplay_ui.engine.worker.model.attention import (
+    BLOCK,
+    PLAIN,
+    attend_by_scores,
+    attend_fused,
+    rows_fit,
+)
 
 LENGTHS = (9, 1, 5)
 
@@ -43,12 +49,20 @@ def test_rows_give_the_scores_and_gradients_of_examples_on_their_own(
     torch.testing.assert_close(rows_grad, alone_grad, rtol=1e-5, atol=1e-5)
 
 
-def test_both_ways_to_attend_agree_on_shared_keys():
+# in one piece, and in blocks of which the last is short, whole or long
+@pytest.mark.parametrize("length", [11, 2 * BLOCK, 2 * BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 70, 700])
+def test_both_ways_to_attend_agree_on_shared_keys(length):
     generator = torch.Generator().manual_seed(1)
-    query = torch.randn(6, 11, 8, generator=generator)
-    key, value = torch.randn(2, 3, 11, 8, generator=generator)
-    by_scores = attend_by_scores(query, key, value, 0.3)
-    torch.testing.assert_close(by_scores, attend_fused(query, key, value, 0.3))
+    query = torch.randn(6, length, 8, generator=generator, requires_grad=True)
+    key, value = torch.randn(2, 3, length, 8, generator=generator).requires_grad_()
+    weight = torch.randn(6, length, 8, generator=generator)
+    found = []
+    for attend in (attend_by_scores, attend_fused):
+        output = attend(query, key, value, 0.3)
+        gradients = torch.autograd.grad((output * weight).sum(), (query, key, value))
+        found.append((output, *gradients))
+    for scores, fused in zip(*found, strict=True):
+        torch.testing.assert_close(scores, fused, rtol=1e-4, atol=1e-5)
 
 
 def test_a_plain_model_takes_rows_and_a_switched_one_goes_back(model):

@@ -4,6 +4,8 @@ from itertools import chain
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sftplay_ui.engine.config import TrainConfig
 from sftplay_ui.engine.text.tokens import TokenisedExample
@@ -50,18 +52,47 @@ def test_steps_come_from_epochs_or_from_max_steps(train, steps):
     assert plan(**train).steps == steps
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-@pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_micro_batches_of_all_processes_are_the_examples_of_the_step(ranks, batch_size):
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_step_is_cut_into_micro_batches_of_a_size_and_nothing_is_lost(size):
     made = plan()
     for step in range(1, 4):
-        shares = [
-            share
-            for rank in range(ranks)
-            for share in made.micro_batches(step, batch_size, rank=rank, ranks=ranks)
-        ]
-        assert sorted(chain.from_iterable(shares)) == sorted(made.examples(step))
-        assert all(len(share) <= batch_size for share in shares)
+        cut = made.cut(made.examples(step), size)
+        assert list(chain.from_iterable(cut)) == made.examples(step)
+        assert all(len(batch) == size for batch in cut[:-1])
+        assert len(cut[-1]) <= size
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=30),
+    size=st.integers(1, 4),
+    short=st.integers(0, 10),
+)
+def test_short_examples_are_cut_by_the_room_that_long_ones_take(padded, lengths, size, short):
+    lengths = sorted(lengths, reverse=True)
+    # the longest of another split may be longer than what is asked to fit
+    longest = max(1, max(lengths) - short)
+    made = Plan.make(lengths, TrainConfig(), 4)
+    cut = made.cut(range(len(lengths)), size, longest=longest, padded=padded)
+    assert list(chain.from_iterable(cut)) == list(range(len(lengths)))
+    for batch, after in zip(cut, [*cut[1:], None], strict=True):
+        room = takes(lengths, batch, padded)
+        assert room <= size * longest or len(batch) == 1
+        # as many as fit
+        assert after is None or takes(lengths, [*batch, after[0]], padded) > size * longest
+
+
+def takes(lengths, batch, padded) -> int:
+    return len(batch) * lengths[batch[0]] if padded else sum(lengths[n] for n in batch)
+
+
+@given(lengths=st.lists(st.integers(1, 50), max_size=30), count=st.integers(1, 5))
+def test_dealt_examples_weigh_about_the_same_in_each_hand(lengths, count):
+    lengths = sorted(lengths, reverse=True)
+    hands = Plan.make(lengths or [1], TrainConfig(), 4).deal(range(len(lengths)), count)
+    assert sorted(chain.from_iterable(hands)) == list(range(len(lengths)))
+    weights = [sum(lengths[n] for n in hand) for hand in hands]
+    assert max(weights) - min(weights) <= max(lengths, default=0)
 
 
 def test_side_by_side_targets_never_cross_from_one_example_to_the_next():

@@ -101,7 +101,9 @@ def test_a_run_on_a_small_device_is_cut_to_it_and_learns_the_same(
     longest = max(made.plan.lengths)
     with SmallDevice() as device:
         need = Probe(made, device, longest).needed(1)
-    given = train_here(config_for(tiny_llama, batch_size=1, **how), workspace, "given")
+    with monkeypatch.context() as patch:
+        patch.setattr("sftplay_ui.engine.resolve.CPU_ACTIVATION_BYTES", 1)
+        given = train_here(config_for(tiny_llama, **how), workspace, "given")
     small = SmallDevice(int(need / 0.85))
     events = train_on(small, monkeypatch, config_for(tiny_llama, **how), workspace)
     assert isinstance(events[-1], RunFinished)

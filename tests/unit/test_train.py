@@ -107,10 +107,11 @@ EXACT = [
     {"mode": "lora", "batch_size": 1, "lora": {"dropout": 0.2}},
     {"mode": "full", "batch_size": 4},
     {"mode": "full", "batch_size": 1, "packing": False},
+    {"mode": "lora", "batch_size": 4, "lanes": 2},
 ]
 
 
-@pytest.mark.parametrize("how", EXACT, ids=["lora-1", "lora-4", "full-1", "full-4"])
+@pytest.mark.parametrize("how", EXACT, ids=["lora-4", "lora-1", "full-4", "full-1", "lanes"])
 def test_a_stopped_run_ends_byte_for_byte_as_the_unbroken_one(tiny_llama, workspace, how):
     config = config_for(tiny_llama, save_steps=3, **how)
     unbroken = train_here(config, workspace, "unbroken")
@@ -244,10 +245,12 @@ def on_a_small_device(monkeypatch, *how):
     monkeypatch.setattr(Learner, "forward", lambda learner, batch: device.run(learner, batch))
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
 def test_memory_that_runs_out_halves_the_micro_batch_and_keeps_the_examples(
-    tiny_llama, workspace, monkeypatch
+    tiny_llama, workspace, monkeypatch, lanes
 ):
-    config = config_for(tiny_llama, batch_size=4, eval_strategy="no")
+    eight = {"batch_size": 8, "effective_batch": 8}
+    config = config_for(tiny_llama, **eight, lanes=lanes, eval_strategy="no")
     roomy = train_here(config, workspace, "roomy")
     on_a_small_device(monkeypatch, 128)
     events = train_here(config, workspace)

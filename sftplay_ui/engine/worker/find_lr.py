@@ -10,8 +10,6 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.errors import DataError, NotFiniteError
 from sftplay_ui.engine.events import (
@@ -98,10 +96,9 @@ def measure_hardness(session: Session) -> Generator[Event, None, list[float]]:
     stepper.prepared.model.eval()
     for step in range(1, STEPS + 1):
         leave_if_asked(session.run_dir)
-        shares = session.plan.micro_batches(step, stepper.batch_size)
+        shares = stepper.cut(session.plan.examples(step))
         batches = [stepper.batch(share).to(device) for share in shares]
-        with torch.no_grad():
-            total = sum(float(stepper.alone(batch)) for batch in batches)
+        total = sum(stepper.losses(batches))
         found.append(total / sum(batch.learned_tokens for batch in batches))
         yield PhaseProgressed(done=step)
     stepper.prepared.model.train()

@@ -95,7 +95,7 @@ def attend_fused(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Ten
 
 @lru_cache(maxsize=64)
 def causal_mask(count: int, length: int, group: int, dtype: torch.dtype) -> Tensor:
-    """Make the additive mask of `group` stacks of the last `count` rows, [1, group * count, length].
+    """Make the additive mask of the last `count` rows, `group` times, [1, group * count, length].
 
     Masks are shared by all threads, and nobody writes to them.
     """

@@ -83,12 +83,37 @@ class Plan:
         weights = [sum(self.lengths[n] for n in batch) for batch in batches]
         return weights.index(max(weights))
 
-    def micro_batches(
-        self, step: int, batch_size: int, *, rank: int = 0, ranks: int = 1
+    def cut(
+        self, numbers: Sequence[int], size: int, *, longest: int = 0, padded: bool = False
     ) -> list[list[int]]:
-        """Cut a process's share of a step into micro-batches of like length, the longest first."""
-        share = self.examples(step)[rank::ranks]
-        return [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
+        """Cut examples, the longest first, into micro-batches of `size`.
+
+        With `longest`, of as many as take no more room than `size` examples of so many tokens;
+        where they are padded, each takes as much as the first.
+        """
+        found: list[list[int]] = []
+        taken = 0
+        for number in numbers:
+            batch = found[-1] if found else []
+            need = self.lengths[batch[0]] if batch and padded else self.lengths[number]
+            fits = taken + need <= size * longest if longest else len(batch) < size
+            if batch and fits:
+                batch.append(number)
+                taken += need
+            else:
+                found.append([number])
+                taken = self.lengths[number]
+        return found
+
+    def deal(self, numbers: Sequence[int], count: int) -> list[list[int]]:
+        """Deal examples, the longest first, so that each hand gets about as many tokens."""
+        hands: list[list[int]] = [[] for _ in range(count)]
+        weights = [0] * count
+        for number in numbers:
+            lightest = weights.index(min(weights))
+            hands[lightest].append(number)
+            weights[lightest] += self.lengths[number]
+        return hands
 
 
 @lru_cache(maxsize=2)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -24,6 +25,7 @@ from sftplay_ui.engine.worker.training.batches import (
     padded,
     side_by_side,
 )
+from sftplay_ui.engine.worker.training.lanes import Lanes
 
 # fp16 halves its scale when a gradient overflows; more than this in a row is no accident
 OVERFLOWS_ALLOWED = 3
@@ -97,6 +99,8 @@ class Course:
     max_grad_norm: float
     noise: float = 0.0
     smoothing: float = 0.0
+    # where shorter examples are taken more at a time: the longest one's tokens
+    longest: int = 0
 
 
 class Stepper:
@@ -109,6 +113,7 @@ class Stepper:
         *,
         accelerator: Accelerator,
         optimizer: torch.optim.Optimizer,
+        lanes: Lanes | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare model and optimizer; `between` is called after each micro-batch and may raise."""
@@ -122,6 +127,7 @@ class Stepper:
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.weights = [p for p in prepared.model.parameters() if p.requires_grad]
         self.batch_size = course.batch_size
+        self.lanes = lanes or Lanes()
         self.between = between
         self.recomputing = False
         self.overflows = 0
@@ -187,9 +193,10 @@ class Stepper:
         Processes exchange nothing meanwhile, so that one which runs out of memory may begin again.
         """
         ranks = self.accelerator.num_processes
-        batches = self.micro_batches(step)
+        if self.at_once > 1:
+            return self.backward_in_lanes(self.plan.examples(step), learned)
         total = torch.zeros((), device=self.accelerator.device)
-        for batch, counts in batches:
+        for batch, counts in self.micro_batches(step):
             with self.accelerator.no_sync(self.learner):
                 loss = self.learner(batch.to(self.accelerator.device)) * counts
                 # gradients are averaged over the processes, and the mean is over all of them
@@ -197,6 +204,53 @@ class Stepper:
             total += loss.detach()
             self.between()
         return total
+
+    def backward_in_lanes(self, numbers: Sequence[int], learned: int) -> Tensor:
+        """Let each lane learn from its hand of a step's examples; give their summed loss."""
+        total = torch.zeros(())
+        jobs = [
+            partial(self.find_gradients, [self.batch(each) for each in self.cut(hand)], learned)
+            for hand in self.plan.deal(numbers, self.at_once)
+            if hand
+        ]
+        for loss, gradients in self.lanes.run(jobs):
+            total += loss
+            for weight, gradient in zip(self.weights, gradients, strict=True):
+                weight.grad = added(weight.grad, gradient)
+        return total
+
+    def find_gradients(
+        self, batches: Sequence[MicroBatch], learned: int
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Give the summed loss of micro-batches, and the gradients apart from the weights."""
+        total = torch.zeros(())
+        gradients: list[Tensor | None] = [None] * len(self.weights)
+        for batch in batches:
+            loss = self.learner(batch)
+            found = torch.autograd.grad(loss / learned, self.weights, allow_unused=True)
+            gradients = [added(*pair) for pair in zip(gradients, found, strict=True)]
+            total += loss.detach()
+            self.between()
+        return total, gradients
+
+    def losses(self, batches: Sequence[MicroBatch]) -> list[float]:
+        """Give the summed loss of each micro-batch, without learning from it."""
+        return self.lanes.run([partial(self.loss_alone, batch) for batch in batches])
+
+    @torch.no_grad()
+    def loss_alone(self, batch: MicroBatch) -> float:
+        return float(self.alone(batch))
+
+    @property
+    def at_once(self) -> int:
+        """Count the lanes in use; no more than there are examples at a time."""
+        return min(self.lanes.count, self.batch_size)
+
+    def cut(self, numbers: Sequence[int]) -> list[list[int]]:
+        """Cut examples, the longest first, into what one lane learns at a time."""
+        size = self.batch_size // self.at_once
+        padded = not self.prepared.side_by_side
+        return self.plan.cut(numbers, size, longest=self.course.longest, padded=padded)
 
     def share_gradients(self) -> None:
         """Average the gradients over the processes, in one exchange."""
@@ -213,10 +267,11 @@ class Stepper:
     def micro_batches(self, step: int) -> list[tuple[MicroBatch, int]]:
         """Build this process's micro-batches; one without a share goes along with weight 0."""
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        shares = self.plan.micro_batches(step, self.batch_size, rank=rank, ranks=ranks)
-        if not shares:
-            return [(self.batch(self.plan.examples(step)[:1]), 0)]
-        return [(self.batch(share), 1) for share in shares]
+        numbers = self.plan.examples(step)
+        share = numbers[rank::ranks]
+        if not share:
+            return [(self.batch(numbers[:1]), 0)]
+        return [(self.batch(each), 1) for each in self.cut(share)]
 
     def batch(self, numbers: Sequence[int]) -> MicroBatch:
         """Lay some training examples side by side, or padded where the model needs that."""
@@ -254,6 +309,13 @@ class Stepper:
                 "Lower model.max_seq_len, use tuning.mode qlora, or choose a smaller model.",
             )
         return Warned(code="out_of_memory", what=f"Memory ran out ({reason}): {how}.")
+
+
+def added(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Add up two gradients, of which either may be missing; the first is changed."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first.add_(second)
 
 
 def encode_and_decode(base: nn.Module, batch: MicroBatch, seen: Mapping[str, Tensor]) -> Tensor:

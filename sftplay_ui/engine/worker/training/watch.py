@@ -116,10 +116,12 @@ class Watch:
                 accelerator.num_processes == 1
             ):  # several must leave together, at the end of the step
                 leave_if_asked(self.run_dir)
-            batch = stepper.lay(share[start : start + size]).to(accelerator.device)
-            with torch.no_grad():
-                loss = float(stepper.alone(batch))
-            total += torch.tensor([loss, batch.learned_tokens])
+            some = share[start : start + size]
+            each = math.ceil(len(some) / stepper.at_once)
+            parts = [some[n : n + each] for n in range(0, len(some), each)]
+            batches = [stepper.lay(part).to(accelerator.device) for part in parts]
+            learned = sum(batch.learned_tokens for batch in batches)
+            total += torch.tensor([sum(stepper.losses(batches)), learned])
             yield PhaseProgressed(done=min(start + size, len(share)))
         loss, learned = accelerator.reduce(total.to(accelerator.device), "sum").tolist()
         mean = loss / learned if learned else math.nan
