@@ -50,6 +50,11 @@ class Options:
         host = self.host if self.host in LOOPBACK else "127.0.0.1"
         return f"http://{host}:{self.port}"
 
+    @property
+    def for_others(self) -> bool:
+        """Tell whether people at other computers may use the window."""
+        return self.share or self.host not in LOOPBACK or on_a_space()
+
     def at(self, port: int) -> "Options":
         """Give the same options with another port."""
         return Options(
@@ -74,7 +79,7 @@ def main(argv: list[str]) -> int:
         threading.Thread(target=webbrowser.open, args=[options.url], daemon=True).start()
     prepare_gradio()
     workspace = options.workspace
-    window, live = assemble(workspace)
+    window, live = assemble(workspace, may_install=not options.for_others, warm=True)
     splash.leave()
     serve(window, options)
     wait_for_ctrl_c()
@@ -89,12 +94,21 @@ def build_app(workspace: Workspace) -> "gr.Blocks":
     return assemble(workspace)[0]
 
 
-def assemble(workspace: Workspace) -> "tuple[gr.Blocks, LiveRuns]":
-    """Import Gradio and lay out the window around the workspace's runs."""
+def assemble(
+    workspace: Workspace, *, may_install: bool = False, warm: bool = False
+) -> "tuple[gr.Blocks, LiveRuns]":
+    """Import Gradio and lay out the window around the workspace's runs.
+
+    `may_install` lets those who use it install another backend on this computer; with `warm`
+    a worker waits for the next run.
+    """
+    from sftplay_ui.backend_setup import BackendSetup
+    from sftplay_ui.engine.warm_worker import Standby
     from sftplay_ui.live import LiveRuns
     from sftplay_ui.shell import build_window
 
-    live = LiveRuns(workspace)
+    setup = BackendSetup(PROJECT_ROOT) if may_install else None
+    live = LiveRuns(workspace, setup, Standby() if warm else None)
     return build_window(workspace, live), live
 
 

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from sftplay_ui.answers import Seen, Signature, run_since, signature, small_facts
+from sftplay_ui.backend_setup import BackendSetup
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo, detect_device
-from sftplay_ui.engine.errors import DeviceBusyError, RunNotFoundError, SFTPlayError
+from sftplay_ui.engine.errors import RunNotFoundError, SFTPlayError
 from sftplay_ui.engine.events import Event, EventReader
 from sftplay_ui.engine.extension import extend_run
 from sftplay_ui.engine.processes import ProcessRecord
-from sftplay_ui.engine.run_queue import enqueue, start_next, waiting
-from sftplay_ui.engine.runs import Run, RunSummary, find_run, list_runs, resume_run, start_run
+from sftplay_ui.engine.run_queue import enqueue, start_next, start_now, starting, waiting
+from sftplay_ui.engine.runs import Run, RunSummary, find_run, list_runs, resume_run
+from sftplay_ui.engine.warm_worker import Standby
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.story import Story
 
@@ -62,7 +64,7 @@ class Follower:
         generation = reader.generation
         while not self.closed.is_set():
             # asked before reading: what a dead worker wrote is then all there
-            alive = self.worker is not None and self.worker.is_alive()
+            alive = self.worker is not None and self.run.is_alive()
             events = reader.read_new()
             if reader.generation != generation:
                 generation = reader.generation
@@ -127,8 +129,16 @@ class Library:
 class LiveRuns:
     """The runs of one workspace; attaches to whatever lives there, whoever started it."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        setup: BackendSetup | None = None,
+        standby: Standby | None = None,
+    ) -> None:
         self.workspace: Final = workspace
+        # None where those who use the window may not install anything on its computer
+        self.setup: Final = setup
+        self.standby: Final = standby
         self.followers: dict[str, Follower] = {}
         self.library = Library()
         self.listed: list[RunSummary] = []
@@ -189,14 +199,7 @@ class LiveRuns:
         for give_way in self.make_room:
             give_way()
         with self.lock:
-            self.look(force=True)
-            for row in self.listed:
-                if row.state == "running":
-                    raise DeviceBusyError(
-                        f"{row.run} is running already ({row.job}).",
-                        "Wait until it is done, or stop it first; a training can be queued.",
-                    )
-            run = start_run(config, self.workspace)
+            run = start_now(config, self.workspace, self.standby)
             self.look(force=True)
             return run
 
@@ -204,8 +207,8 @@ class LiveRuns:
         """Let a stopped, failed or lost run go on."""
         for give_way in self.make_room:
             give_way()
-        with self.lock:
-            run = resume_run(find_run(name, self.workspace))
+        with self.lock, starting(self.workspace):
+            run = resume_run(find_run(name, self.workspace), self.standby)
             self.look(force=True)
             return run
 
@@ -213,14 +216,14 @@ class LiveRuns:
         """Let a finished training run learn longer; ValueError for epochs that are none."""
         for give_way in self.make_room:
             give_way()
-        with self.lock:
-            run = extend_run(find_run(name, self.workspace), epochs)
+        with self.lock, starting(self.workspace):
+            run = extend_run(find_run(name, self.workspace), epochs, self.standby)
             self.look(force=True)
             return run
 
     def enqueue(self, config: RunConfig) -> tuple[Run, int]:
         """Put a run in line; gives its place there, 0 where it has started at once."""
-        run = enqueue(config, self.workspace)
+        run = enqueue(config, self.workspace, self.standby)
         self.look(force=True)
         names = [each.name for each in waiting(self.workspace)]
         return run, names.index(run.name) + 1 if run.name in names else 0
@@ -230,25 +233,33 @@ class LiveRuns:
         self.line = waiting(self.workspace)
         if self.line and (self.tending is None or not self.tending.is_alive()):
             self.tending = threading.Thread(
-                target=start_next, args=(self.workspace,), name="tend the line", daemon=True
+                target=start_next,
+                args=(self.workspace, self.standby),
+                name="tend the line",
+                daemon=True,
             )
             self.tending.start()
 
     def close(self) -> None:
-        """End the threads; the runs go on."""
+        """End the threads, and the worker that waits for a run; the runs go on."""
         with self.lock:
             for follower in self.followers.values():
                 follower.close()
+        if self.standby is not None:
+            self.standby.close()
 
     def since(self, query: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a page: everything small about the selected run, and of its series what is new."""
         self.look()
+        if self.standby is not None:
+            self.standby.tend(idle=not any(row.state == "running" for row in self.listed))
         seen = Seen.of(query)
         answer: dict[str, Any] = {
             "project": self.workspace.root.name,
             "device": self.device_facts(),
             "jobs": self.jobs(),
             "line": [run.name for run in self.line],
+            "setup": self.setup.progress().to_json() if self.setup else None,
             **self.library_since(seen),
         }
         name = self.selected(seen.run if query.get("chosen") else None)

@@ -37,6 +37,7 @@ SAMPLES_KEPT = 200
 
 PHASES = {
     "download": "Downloading",
+    "try_backend": "Trying unsloth",
     "load": "Loading the model",
     "tokenise": "Tokenising",
     "probe": "Trying how much fits",

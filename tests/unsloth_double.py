@@ -4,8 +4,11 @@ The package loads by transformers and peft, as unsloth itself does on a CPU. Eve
 real: the probe, the worker, the receipt.
 """
 
+import os
 import sys
 from pathlib import Path
+
+import pytest
 
 PACKAGE = """
 {before}
@@ -41,3 +44,31 @@ def build(folder: Path, *, before: str = "", needs: str = "torch>=2") -> Path:
     )
     python.chmod(0o755)
     return python
+
+
+def installable(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Lay out a copy of the app whose installer is a stand-in for uv, first on the PATH.
+
+    The double lies there from the start, as after an installation that was interrupted. A stand-in
+    for the driver's tool keeps pip, which would be the tests' own, from being asked for anything.
+    """
+    root = folder / "app"
+    root.mkdir()
+    for name in ("requirements-unsloth.txt", "requirements-unsloth-cpu.txt"):
+        (root / name).write_text("# nothing is fetched\n", encoding="utf-8")
+    build(root / ".venv-unsloth")
+    write_tool(root / "bin/nvidia-smi", "exit 0")
+    let_installer(root, "echo '+ unsloth==2026.10.9'")
+    patch.setenv("PATH", f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return root
+
+
+def let_installer(root: Path, script: str) -> None:
+    """Say in shell what the stand-in for uv does when it is to install."""
+    write_tool(root / "bin/uv", f'[ "$1" = --version ] && exit 0\n{script}')
+
+
+def write_tool(path: Path, script: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)

@@ -25,7 +25,7 @@ window.SFTPlay = (() => {
       try {
         const more = take(await since(query()));
         document.body.classList.remove("offline");
-        wait = more ? 0 : view.jobs.some(job => job.state === "running") ? 500 : 2000;
+        wait = more ? 0 : view.jobs.some(job => job.state === "running") || installing() ? 500 : 2000;
       } catch (error) {
         document.body.classList.add("offline");
         wait = Math.min(8000, wait * 2 + 250);  // back off, never give up
@@ -37,6 +37,8 @@ window.SFTPlay = (() => {
     document.addEventListener("visibilitychange", () => { if (!document.hidden) pollSoon(); });
     ask();
   }
+
+  const installing = () => !!view.setup && view.setup.state === "running";
 
   function query() {
     return {

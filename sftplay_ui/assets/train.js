@@ -138,6 +138,39 @@
     });
   };
 
+  /* The installation of another backend: told while it goes on, and for a while how it ended. */
+  const INSTALLED = { running: "installing", ended: "installed", failed: "failed", stopped: "stopped" };
+  const SETUP_TONES = { running: "running", ended: "finished", failed: "failed", stopped: "stopped" };
+  SFTPlay.setup = (element, ended) => {
+    const root = element.querySelector(".setup"), part = parts(root), bar = root.querySelector(".bar");
+    const card = document.getElementById("train-unsloth-card"), note = document.getElementById("train-unsloth-note");
+    const problem = root.querySelector(".problem");
+    let watched = false;
+    listen(root, now => {
+      const setup = now.setup, state = setup ? setup.state : "none", running = state === "running";
+      const asked = !!note.querySelector(".situation, .problem");
+      root.hidden = !setup || !setup.is_news;
+      card.hidden = root.hidden && !asked;
+      show("train-unsloth-install", !running && !!note.querySelector("[data-offer], .problem"));
+      show("train-unsloth-stop", running);
+      if (watched && !running) ended();
+      watched = running;
+      if (root.hidden) return;
+      write(part.state, INSTALLED[state]);
+      tone(part.state, SETUP_TONES[state]);
+      const last = setup.lines[setup.lines.length - 1] || "Starting";
+      write(part.sentence, running ? last.trim() : state === "failed" ? "" : setup.what);
+      write(part.time, running ? `for ${duration(setup.seconds)}` : `after ${duration(setup.seconds)}`);
+      bar.hidden = !running;
+      problem.hidden = state !== "failed";
+      write(part.what, setup.what);
+      write(part.fix, setup.fix);
+      const log = part.lines, atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
+      write(log, setup.lines.join("\n"));
+      if (atEnd) log.scrollTop = log.scrollHeight;
+    });
+  };
+
   /* One row for each evaluation, the scores of its answers side by side. */
   function scoreTable(section, part, scores) {
     section.hidden = !scores.length;

@@ -20,14 +20,21 @@ from sftplay_ui.engine.events import (
 )
 from sftplay_ui.engine.extension import extend_run
 from sftplay_ui.engine.launching import Cluster, node_commands
-from sftplay_ui.engine.run_queue import cancel, enqueue, move_up, start_next, waiting
+from sftplay_ui.engine.run_queue import (
+    cancel,
+    enqueue,
+    move_up,
+    start_next,
+    start_now,
+    starting,
+    waiting,
+)
 from sftplay_ui.engine.runs import (
     Run,
     find_run,
     list_runs,
     make_run,
     resume_run,
-    start_run,
 )
 
 
@@ -47,14 +54,18 @@ def train(context: Context) -> Answer:
         return find_rate(context.config(), context)
     if epochs is not None:
         run = find_run(resume, context.workspace) if resume else newest_training(context)
-        return finish_training(extend_run(run, epochs), context)
+        with starting(context.workspace):
+            run = extend_run(run, epochs)
+        return finish_training(run, context)
     config = context.config([f"train.processes={args.processes}"] if args.processes else [])
     if args.nodes:
         return name_nodes(config, context)
     if args.queue:
         return queue_run(config, context)
     if resume:
-        return finish_training(resume_run(find_run(resume, context.workspace)), context)
+        with starting(context.workspace):
+            run = resume_run(find_run(resume, context.workspace))
+        return finish_training(run, context)
     return train_run(config, context)
 
 
@@ -86,7 +97,7 @@ def queue_run(config: RunConfig, context: Context) -> Answer:
 
 def find_rate(config: RunConfig, context: Context) -> Answer:
     """Start a range test and give the learning rate it suggests."""
-    run = start_run(with_job(config, "find_lr"), context.workspace)
+    run = start_now(with_job(config, "find_lr"), context.workspace)
     events = follow(run, context)
     found = next((e for e in events if isinstance(e, RateSuggested)), None)
     if found is None:
@@ -112,7 +123,7 @@ def newest_training(context: Context) -> Run:
 
 def train_run(config: RunConfig, context: Context) -> Answer:
     """Start a training run and follow it to its end."""
-    return finish_training(start_run(with_job(config, "train"), context.workspace), context)
+    return finish_training(start_now(with_job(config, "train"), context.workspace), context)
 
 
 def finish_training(run: Run, context: Context) -> Answer:
@@ -148,7 +159,7 @@ def evaluate(context: Context) -> Answer:
 
 def evaluate_run(config: RunConfig, context: Context) -> Answer:
     """Start an evaluation and give its scores."""
-    run = start_run(with_job(config, "evaluate"), context.workspace)
+    run = start_now(with_job(config, "evaluate"), context.workspace)
     if isinstance(follow(run, context)[-1], RunStopped):
         return Answer({"run": run.name}, f"{run.name} stopped.", STOPPED)
     result = read_metrics(run)
@@ -179,7 +190,7 @@ def merge(context: Context) -> Answer:
 
 def merge_run(config: RunConfig, context: Context) -> Answer:
     """Start a merge and give where the model is, and the proof that it is the same."""
-    run = start_run(with_job(config, "merge"), context.workspace)
+    run = start_now(with_job(config, "merge"), context.workspace)
     if isinstance(follow(run, context)[-1], RunStopped):
         return Answer({"run": run.name}, f"{run.name} stopped; nothing was left behind.", STOPPED)
     result = read_metrics(run)

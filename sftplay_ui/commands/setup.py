@@ -2,10 +2,9 @@
 
 import webbrowser
 
-from sftplay_ui.backend_environment import prepare_unsloth
+from sftplay_ui.backend_environment import FOLDER
+from sftplay_ui.backend_setup import set_up
 from sftplay_ui.commands import FAILED, Answer, Context
-from sftplay_ui.engine.backends import unsloth_python, verdict_on
-from sftplay_ui.engine.device import detect_device
 from sftplay_ui.engine.models.store import Progress, fetch_model
 from sftplay_ui.engine.tensorboard_server import TensorBoard
 from sftplay_ui.engine.workspace import PROJECT_ROOT
@@ -13,12 +12,9 @@ from sftplay_ui.engine.workspace import PROJECT_ROOT
 
 def setup(context: Context) -> Answer:
     """Install unsloth into an environment of its own, and try whether it works on this device."""
-    environment = prepare_unsloth(PROJECT_ROOT, context.reporter.say)
-    context.reporter.say(
-        "Trying it in a process of its own; on a busy computer that takes minutes."
-    )
-    verdict = verdict_on(unsloth_python(), detect_device(), anew=True)
-    value = {"usable": verdict.usable, "reason": verdict.reason, "path": str(environment.folder)}
+    verdict = set_up(PROJECT_ROOT, context.reporter.say)
+    folder = PROJECT_ROOT / FOLDER
+    value = {"usable": verdict.usable, "reason": verdict.reason, "path": str(folder)}
     text = f"{'Ready' if verdict.usable else 'Not usable, so bnb stays'}: {verdict.reason}."
     return Answer(value, text, 0 if verdict.usable else FAILED)
 

@@ -8,7 +8,8 @@ then loads to the worker.
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
 from pathlib import Path
@@ -19,6 +20,7 @@ from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo, detect_device
 from sftplay_ui.engine.errors import ResumeError
+from sftplay_ui.engine.processes import ProcessRecord
 from sftplay_ui.engine.workspace import PROJECT_ROOT, user_cache
 
 BACKEND = "tuning.backend"
@@ -29,6 +31,9 @@ PYTHON = "SFTPLAY_UNSLOTH_PYTHON"
 PROBE = "sftplay_ui.engine.worker.try_unsloth"
 # On a busy computer the import alone takes two minutes.
 PROBE_SECONDS = 300
+POLL_SECONDS = 0.2
+# Stands in a receipt until the worker has tried whether unsloth works here.
+UNTRIED = "untried"
 # What a verdict holds for.
 DECISIVE = (
     *("unsloth", "unsloth_zoo", "torch", "transformers", "peft", "trl", "accelerate", "datasets"),
@@ -68,19 +73,29 @@ class Verdict:
     reason: str
 
 
-def settle_backend(run_dir: Path, config: RunConfig, fallen: str = "") -> Receipt:
+def settle_backend(
+    run_dir: Path,
+    config: RunConfig,
+    fallen: str = "",
+    *,
+    stopped: Callable[[], bool] | None = None,
+) -> Receipt:
     """Decide which backend the worker is started for, and leave the receipt in the run's folder.
 
-    `fallen` tells why unsloth gave up before the first step. Raises ResumeError where a run that
-    began with unsloth cannot go on with it.
+    `fallen` tells why unsloth gave up before the first step. Trying unsloth takes up to minutes:
+    where nobody knows yet, the receipt says `untried`, unless `stopped` is given: then it is tried
+    now, until that says so. Raises ResumeError where a run that began with unsloth cannot go on
+    with it.
     """
-    receipt = decide(run_dir, config, fallen)
+    receipt = decide(run_dir, config, fallen, stopped)
     if config.job in ("train", "find_lr"):
         receipt.write(run_dir)
     return receipt
 
 
-def decide(run_dir: Path, config: RunConfig, fallen: str) -> Receipt:
+def decide(
+    run_dir: Path, config: RunConfig, fallen: str, stopped: Callable[[], bool] | None
+) -> Receipt:
     """Choose the backend; the first reason against unsloth counts."""
     asked = config.tuning.backend
     if asked == "bnb" or config.job not in ("train", "find_lr"):
@@ -90,7 +105,11 @@ def decide(run_dir: Path, config: RunConfig, fallen: str) -> Receipt:
         return Receipt(asked, "bnb", "the run began with bnb, and no run changes its backend")
     obstacle = fallen or beyond_unsloth(config)
     if not obstacle:
-        verdict = verdict_on(unsloth_python(), detect_device())
+        python, device = unsloth_python(), detect_device()
+        verdict = known_verdict(python, device)
+        if verdict is None and stopped is None:
+            return Receipt(asked, UNTRIED, "whether unsloth works here is tried first")
+        verdict = verdict or verdict_on(python, device, stopped=stopped)
         if verdict.usable:
             return Receipt(asked, "unsloth", verdict.reason)
         obstacle = verdict.reason
@@ -100,6 +119,13 @@ def decide(run_dir: Path, config: RunConfig, fallen: str) -> Receipt:
             f"Mend that with {SETUP}, or start a new run with tuning.backend: bnb.",
         )
     return Receipt(asked, "bnb", obstacle)
+
+
+def hoped_for(config: RunConfig) -> Choice:
+    """Give the backend that a run gets where what it asks for works."""
+    if config.tuning.backend == "unsloth" and not beyond_unsloth(config):
+        return Choice(BACKEND, "unsloth", "as asked, where it works")
+    return Choice(BACKEND, "bnb", "as asked")
 
 
 def beyond_unsloth(config: RunConfig) -> str:
@@ -149,29 +175,49 @@ def unsloth_surroundings(device: DeviceInfo) -> dict[str, str]:
     return found
 
 
-def verdict_on(python: Path, device: DeviceInfo, *, anew: bool = False) -> Verdict:
+def verdict_on(
+    python: Path,
+    device: DeviceInfo,
+    *,
+    anew: bool = False,
+    stopped: Callable[[], bool] | None = None,
+) -> Verdict:
     """Tell whether unsloth works with this interpreter on this device; tried where unknown.
 
-    `anew` tries again in any case. Trying takes from seconds to minutes.
+    `anew` tries again in any case. Trying takes from seconds to minutes; `stopped` ends it.
     """
+    known = known_verdict(python, device)
+    if known is not None and not (anew and python.exists()):
+        return known
+    verdict = try_it(python, device, stopped)
+    if verdict is None:
+        # not kept: the computer may only have been busy
+        return Verdict(False, f"unsloth was not ready within {PROBE_SECONDS} seconds")
+    kept = {"key": key_of(python, device), **asdict(verdict)}
+    kept_verdict().parent.mkdir(parents=True, exist_ok=True)
+    replace_text(kept_verdict(), json.dumps(kept, indent=2) + "\n")
+    return verdict
+
+
+def known_verdict(python: Path, device: DeviceInfo) -> Verdict | None:
+    """Give the verdict where nothing has to be tried for it; None where only a trial can tell."""
     if not python.exists():
         return Verdict(False, f"unsloth is not installed here ({SETUP} does that)")
-    key = {
+    return recall(kept_verdict(), key_of(python, device))
+
+
+def kept_verdict() -> Path:
+    """Name the file that remembers the verdict."""
+    return user_cache() / "unsloth.json"
+
+
+def key_of(python: Path, device: DeviceInfo) -> dict[str, object]:
+    """Say what a verdict holds for."""
+    return {
         "python": str(python),
         "device": f"{device.name}, {device.reason}",
         "versions": installed(python),
     }
-    memory = user_cache() / "unsloth.json"
-    if not anew and (known := recall(memory, key)) is not None:
-        return known
-    try:
-        verdict = try_it(python, device)
-    except subprocess.TimeoutExpired:
-        # not kept: the computer may only have been busy
-        return Verdict(False, f"unsloth was not ready within {PROBE_SECONDS} seconds")
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(memory, json.dumps({"key": key, **asdict(verdict)}, indent=2) + "\n")
-    return verdict
 
 
 def recall(memory: Path, key: Mapping[str, object]) -> Verdict | None:
@@ -183,24 +229,37 @@ def recall(memory: Path, key: Mapping[str, object]) -> Verdict | None:
         return None
 
 
-def try_it(python: Path, device: DeviceInfo) -> Verdict:
-    """Try unsloth in a process that is thrown away; what it says last is its verdict."""
-    tried = subprocess.run(
+def try_it(
+    python: Path, device: DeviceInfo, stopped: Callable[[], bool] | None = None
+) -> Verdict | None:
+    """Try unsloth in a process that is thrown away; what it says last is its verdict.
+
+    None where it gave no answer in time, or before `stopped` was true.
+    """
+    deadline = time.monotonic() + PROBE_SECONDS
+    with subprocess.Popen(
         [str(python), "-m", PROBE, device.kind],
         cwd=PROJECT_ROOT,
         env={**os.environ, **unsloth_surroundings(device)},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
-        timeout=PROBE_SECONDS,
-        check=False,
-    )
+    ) as process:
+        while True:
+            try:
+                told, noise = process.communicate(timeout=POLL_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > deadline or (stopped is not None and stopped()):
+                    ProcessRecord.of(process.pid).kill_tree()
+                    return None
     try:
-        answer = json.loads(tried.stdout.strip().rpartition("\n")[2])
+        answer = json.loads(told.strip().rpartition("\n")[2])
         return Verdict(bool(answer["usable"]), str(answer["reason"]))
     except (ValueError, KeyError, TypeError):
-        last = tried.stderr.strip().rpartition("\n")[2] or f"it ended with {tried.returncode}"
+        last = noise.strip().rpartition("\n")[2] or f"it ended with {process.returncode}"
         return Verdict(False, f"unsloth cannot be imported ({last})")
 
 

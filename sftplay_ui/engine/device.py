@@ -221,6 +221,12 @@ class DeviceLock:
         return holder if holder.process.is_alive() else None
 
 
+def devices_of(device: DeviceInfo, processes: int) -> list[DeviceInfo]:
+    """List what a run takes: the device, or a card for each of the processes that learn."""
+    several = device.kind == "cuda" and processes > 1
+    return (nvidia_cards()[:processes] if several else []) or [device]
+
+
 @contextmanager
 def held(device: DeviceInfo, run: Path, processes: int = 1) -> Iterator[None]:
     """Hold a device for a run, and let this process see no other card; torch comes after this.
@@ -229,14 +235,13 @@ def held(device: DeviceInfo, run: Path, processes: int = 1) -> Iterator[None]:
     several processes learn together, all their cards are held and stay seen. Raises DeviceBusyError
     where another run holds one of them.
     """
-    cards = nvidia_cards()[:processes] if device.kind == "cuda" and processes > 1 else []
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     with ExitStack() as stack:
-        for each in cards or [device]:
+        for each in devices_of(device, processes):
             lock = DeviceLock(each.lock_name)
             lock.acquire(run)
             stack.callback(lock.release)
-        if device.uuid and not cards:
+        if device.uuid and processes == 1:
             os.environ["CUDA_VISIBLE_DEVICES"] = device.uuid
         try:
             yield

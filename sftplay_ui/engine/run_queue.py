@@ -2,21 +2,25 @@
 
 The place is a number in the file `queued` of the run's folder, so a queue outlives every process.
 Whoever notices that the device is free starts the next run: a worker that ends, the window when it
-looks, the command that adds a run. A lock keeps two of them from starting at once.
+looks, the command that adds a run. A lock keeps two of them from starting at once in one project; a
+worker that finds the device taken all the same, by another project, goes back to its place.
 """
 
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import config_to_yaml
-from sftplay_ui.engine.device import DeviceLock, detect_device
+from sftplay_ui.engine.device import DeviceLock, detect_device, devices_of
 from sftplay_ui.engine.errors import DeviceBusyError, RunNotFoundError
+from sftplay_ui.engine.launching import LAUNCHED
 from sftplay_ui.engine.preflight import refuse_hopeless
-from sftplay_ui.engine.runs import Run, launch, list_runs, new_folder
+from sftplay_ui.engine.runs import Run, launch, list_runs, new_folder, start_run
+from sftplay_ui.engine.warm_worker import Standby
 from sftplay_ui.engine.workspace import Workspace
 
 PLACE = "queued"
@@ -35,7 +39,7 @@ def waiting(workspace: Workspace) -> list[Run]:
     return [Run(folder) for _, folder in sorted(found)]
 
 
-def enqueue(config: RunConfig, workspace: Workspace) -> Run:
+def enqueue(config: RunConfig, workspace: Workspace, standby: Standby | None = None) -> Run:
     """Put a run at the end of the line; it is started at once where nothing is in its way.
 
     Raises what `refuse_hopeless` finds, before anything is written.
@@ -47,7 +51,7 @@ def enqueue(config: RunConfig, workspace: Workspace) -> Run:
         (run.folder / "config.yaml").write_text(config_to_yaml(named), encoding="utf-8")
         others = [place_of(other) for other in waiting(workspace)]
         write_place(run, max(others, default=0) + 1)
-    start_next(workspace)
+    start_next(workspace, standby)
     return run
 
 
@@ -70,30 +74,84 @@ def move_up(name: str, workspace: Workspace) -> None:
             write_place(before, mine)
 
 
-def start_next(workspace: Workspace) -> Run | None:
+def start_next(workspace: Workspace, standby: Standby | None = None) -> Run | None:
     """Start the first run in line if the device is free; None where there is none or it is not."""
     if not waiting(workspace):
         return None
     try:
         with queue_lock(workspace, seconds=0):
             line = waiting(workspace)
-            if not line or is_busy(workspace):
+            if not line or is_busy(workspace, line[0].config().train.processes):
                 return None
-            launch(line[0])
-            (line[0].folder / PLACE).unlink(missing_ok=True)
+            # its place stays until its worker has the device
+            launch(line[0], standby=standby)
             return line[0]
     except Timeout:
         # another process is at it this very moment
         return None
 
 
-def is_busy(workspace: Workspace) -> bool:
+def leave_line(run: Run) -> None:
+    """Give up a run's place in line, if it has one: its worker holds the device now."""
+    (run.folder / PLACE).unlink(missing_ok=True)
+
+
+def has_place(run: Run) -> bool:
+    """Tell whether a run came out of the line and has not had the device yet."""
+    return (run.folder / PLACE).exists()
+
+
+def back_in_line(run: Run) -> None:
+    """Let a run that found the device taken wait in its old place, as if it had not begun.
+
+    Its worker calls this, and ends.
+    """
+    # the record of the worker goes last: without it the run counts as waiting
+    for name in (run.events_path.name, LAUNCHED, "worker.json"):
+        (run.folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def starting(workspace: Workspace) -> Iterator[None]:
+    """Keep everybody else from starting a run of this project meanwhile, the line included.
+
+    Raises DeviceBusyError where a run is going on already, or is just being started.
+    """
+    try:
+        with queue_lock(workspace):
+            run = living(workspace)
+            if run is not None:
+                raise DeviceBusyError(
+                    f"{run.name} is running already ({run.job()}).",
+                    "Wait until it is done, or stop it first; a training can be queued.",
+                )
+            yield
+    except Timeout:
+        raise DeviceBusyError(
+            "Another run is being started at this moment.", "Wait a little and try again."
+        ) from None
+
+
+def start_now(config: RunConfig, workspace: Workspace, standby: Standby | None = None) -> Run:
+    """Start a run past the line, while nobody else starts one; raises as `start_run` does."""
+    with starting(workspace):
+        return start_run(config, workspace, standby)
+
+
+def is_busy(workspace: Workspace, processes: int = 1) -> bool:
     """Tell whether a run is going on; one that has told its end is only leaving."""
-    holder = DeviceLock(detect_device().lock_name).holder()
-    if holder is not None and Run(Path(holder.run)).state() == "running":
-        return True
+    for device in devices_of(detect_device(), processes):
+        holder = DeviceLock(device.lock_name).holder()
+        if holder is not None and Run(Path(holder.run)).state() == "running":
+            return True
     # a worker takes the device a moment after it has begun
-    return any(run.is_alive() and run.state() == "running" for run in list_runs(workspace))
+    return living(workspace) is not None
+
+
+def living(workspace: Workspace) -> Run | None:
+    """Find the run of this project that is going on, if any."""
+    runs = list_runs(workspace)
+    return next((run for run in runs if run.is_alive() and run.state() == "running"), None)
 
 
 def queue_lock(workspace: Workspace, *, seconds: float = LOCK_SECONDS) -> FileLock:

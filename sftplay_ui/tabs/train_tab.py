@@ -169,7 +169,8 @@ class TrainTab:
             card_title("Advanced")
             for title, paths in SECTIONS.items():
                 form.section(title, paths)
-        UnslothCard(self.live).build(form.controls["tuning.backend"])
+        self.unsloth = UnslothCard(self.live)
+        self.unsloth.build(form.controls["tuning.backend"])
         self.wire_form(start, *self.build_shown())
         NodeCommands(self.workspace, self.config).build({self.source, *form.inputs})
         for handler, button in ahead.items():
@@ -206,13 +207,15 @@ class TrainTab:
         self.preset.input(
             guarded(self.use_preset), inputs=[self.preset], outputs=controls, queue=False, **quiet
         )
-        self.reuse_button.click(
+        reused = self.reuse_button.click(
             guarded(self.reuse),
             inputs=[self.picked],
             outputs=controls,
             js="() => [SFTPlay.selected()]",
             **quiet,
         )
+        # a control that was never in sight does not tell that it has changed
+        self.unsloth.tell_after(reused.then)
 
     def model_choice(self) -> gr.Dropdown:
         """Offer the starter, some small models, and the folders that lie in models/."""

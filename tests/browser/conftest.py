@@ -87,7 +87,7 @@ def app_url(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.chdir(empty)
-    window, live = assemble(workspace)
+    window, live = assemble(workspace, may_install=True)
     _, url, _ = window.launch(
         server_name="127.0.0.1",
         server_port=free_port(),

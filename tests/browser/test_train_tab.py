@@ -1,6 +1,7 @@
 """The Train tab in a browser: curves that survive reloads, and a real run from click to adapter."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from playwright.sync_api import Page, expect
 from sftplay_ui.engine.events import EventWriter, RateSuggested, RunFinished, StepLogged
 from sftplay_ui.engine.runs import Run
 from sftplay_ui.engine.workspace import Workspace
-from tests import stand_in
+from tests import stand_in, unsloth_double
+from tests.browser.steps import choose
 
 LONG = 120_000  # a worker imports torch, on a machine that may be busy
 
@@ -198,3 +200,44 @@ def test_the_line_is_changed_and_a_found_rate_taken_over_by_buttons(open_page, w
     page.get_by_role("button", name="Use this learning rate").click()
     rate = page.locator("#train-train-learning_rate").locator("input, textarea")
     expect(rate).to_have_value("0.0003")
+
+
+@pytest.fixture
+def app_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the window install into a copy of the app, by a stand-in that waits for a file `go`."""
+    root = unsloth_double.installable(tmp_path, monkeypatch)
+    wait = f"while [ ! -f '{root}/go' ]; do sleep 0.1; done; echo '+ unsloth==2026.10.9'"
+    unsloth_double.let_installer(root, f"echo '+ torch==2.13.0'; {wait}")
+    monkeypatch.setattr("sftplay_ui.app.PROJECT_ROOT", root)
+    return root
+
+
+def choose_unsloth(page: Page) -> None:
+    page.get_by_role("button", name="Memory and speed").click()
+    choose(page, "#train-tuning-backend", "unsloth")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+def test_unsloth_is_installed_by_a_button_and_a_page_that_comes_back_finds_it(app_copy, open_page):
+    page = open_page("train")
+    card, state = page.locator("#train-unsloth-card"), page.locator("#train-unsloth .pill")
+    expect(card).to_be_hidden()
+    choose_unsloth(page)
+    expect(card).to_contain_text("unsloth is not installed here")
+    expect(card).to_contain_text("GB of disk")
+    page.locator("#train-unsloth-install").click()
+    expect(state).to_have_text("installing")
+    expect(card.locator("[data-part=sentence]")).to_have_text("torch 2.13.0")
+    page.reload()
+    expect(state).to_have_text("installing")
+    page.locator("#train-unsloth-stop").click()
+    expect(state).to_have_text("stopped")
+    page.locator("#train-unsloth-install").click()
+    expect(state).to_have_text("installing")
+    page.close()
+    (app_copy / "go").touch()
+    back = open_page("train")
+    choose_unsloth(back)
+    expect(back.locator("#train-unsloth .pill")).to_have_text("installed")
+    expect(back.locator("#train-unsloth-note")).to_have_text("unsloth 2026.10.9 works on the CPU.")
+    expect(back.locator("#train-unsloth-install")).to_be_hidden()

@@ -20,6 +20,8 @@ from sftplay_ui.engine.errors import ResumeError
 from sftplay_ui.engine.events import (
     ConfigResolved,
     EvaluationLogged,
+    Event,
+    PhaseStarted,
     RunFailed,
     RunFinished,
     RunResumed,
@@ -28,7 +30,7 @@ from sftplay_ui.engine.events import (
     Warned,
 )
 from sftplay_ui.engine.extension import extend_run
-from sftplay_ui.engine.runs import Run, resume_run, start_run
+from sftplay_ui.engine.runs import Run, has_left, resume_run, start_run
 from sftplay_ui.engine.workspace import user_cache
 from sftplay_ui.environment import SetupError
 from tests import unsloth_double
@@ -78,6 +80,35 @@ def test_a_run_is_trained_by_unsloth_and_kept_from_every_other_backend(
     with pytest.raises(ResumeError, match="began with unsloth"):
         extend_run(run, 1)
     assert not run.config().train.extended_by
+
+
+@posix_only
+def test_a_start_answers_at_once_and_unsloth_is_tried_by_the_run_itself(
+    tiny_llama, workspace, tmp_path, monkeypatch
+):
+    waits = (
+        "import os, sys, time\n"
+        f"while 'try_unsloth' in sys.argv[0] and not os.path.exists({str(tmp_path / 'go')!r}):\n"
+        "    time.sleep(0.05)"
+    )
+    monkeypatch.setenv(PYTHON, str(unsloth_double.build(tmp_path / "env", before=waits)))
+    config = asking_unsloth(tiny_llama, max_steps=2)
+    stopped = start_run(config, workspace)
+    run_until(stopped, PhaseStarted)
+    assert (receipt_of(stopped)["used"], stopped.state()) == ("untried", "running")
+    stopped.request_stop()
+    assert follow(stopped)[-1].step == 0
+    assert has_left(stopped)
+    run = start_run(config, workspace)
+    assert run_until(run, PhaseStarted).phase == "try_backend"
+    (tmp_path / "go").touch()
+    assert isinstance(follow(run)[-1], RunFinished)
+    assert receipt_of(run)["used"] == "unsloth"
+
+
+def run_until(run: Run, kind: type) -> Event:
+    """Follow a run until it has told this."""
+    return next(event for event in run.follow(poll_seconds=0.05) if isinstance(event, kind))
 
 
 @posix_only

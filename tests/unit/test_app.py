@@ -70,6 +70,12 @@ def test_whoever_opens_the_window_to_others_gets_a_password(arguments):
     assert first != second
 
 
+def test_only_a_window_of_this_computer_alone_may_install_on_it():
+    assert not read_arguments([]).for_others
+    assert read_arguments(["--share"]).for_others
+    assert read_arguments(["--host", "0.0.0.0"]).for_others
+
+
 def test_a_password_of_ones_own_is_taken_from_the_environment(monkeypatch):
     monkeypatch.setenv("SFTPLAY_PASSWORD", "my own long password")
     assert read_arguments(["--share"]).password == "my own long password"
@@ -80,6 +86,7 @@ def test_a_space_is_served_where_its_platform_expects_it(monkeypatch):
     options = read_arguments([])
     assert (options.host, options.port, options.browser) == ("0.0.0.0", 7860, False)
     assert options.password is None
+    assert options.for_others
 
 
 def test_only_the_right_name_and_password_pass():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -41,7 +40,7 @@ def run_dir(workspace):
 
 @pytest.fixture
 def usable(monkeypatch):
-    monkeypatch.setattr(backends, "verdict_on", lambda *_: Verdict(True, "it works"))
+    monkeypatch.setattr(backends, "known_verdict", lambda *_: Verdict(True, "it works"))
 
 
 def began(run_dir, backend: str) -> None:
@@ -51,7 +50,7 @@ def began(run_dir, backend: str) -> None:
 
 
 def test_bnb_is_asked_nothing(run_dir, monkeypatch):
-    monkeypatch.setattr(backends, "verdict_on", lambda *_: pytest.fail("it was tried"))
+    monkeypatch.setattr(backends, "known_verdict", lambda *_: pytest.fail("it was looked for"))
     assert settle_backend(run_dir, RunConfig()) == Receipt("bnb", "bnb", "as asked")
     assert Receipt.read(run_dir) == Receipt("bnb", "bnb", "as asked")
 
@@ -143,19 +142,30 @@ def test_versions_that_unsloth_does_not_accept_are_named(tmp_path):
     assert verdict.reason.endswith("is outside <2")
 
 
+@posix_only
 def test_a_probe_that_hangs_is_ended_and_tried_again_the_next_time(tmp_path, monkeypatch):
-    python = tmp_path / "python"
-    python.touch()
-
-    def hang(*_command, timeout, **_options):
-        raise subprocess.TimeoutExpired("python", timeout)
-
-    monkeypatch.setattr(subprocess, "run", hang)
+    python = unsloth_double.build(tmp_path / "env", before="import time; time.sleep(600)")
+    monkeypatch.setattr(backends, "PROBE_SECONDS", 0)
     verdict = verdict_on(python, CPU)
     assert not verdict.usable
     assert "seconds" in verdict.reason
+    monkeypatch.setattr(backends, "PROBE_SECONDS", 300)
+    stopped = iter([False, True])
+    assert not verdict_on(python, CPU, stopped=lambda: next(stopped)).usable
     monkeypatch.setattr(backends, "try_it", lambda *_: Verdict(True, "now it works"))
     assert verdict_on(python, CPU).usable
+
+
+@posix_only
+def test_what_was_never_tried_is_left_to_the_worker(run_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv(backends.PYTHON, str(unsloth_double.build(tmp_path / "env")))
+    monkeypatch.setattr(backends, "try_it", lambda *_: pytest.fail("it was tried"))
+    assert settle_backend(run_dir, UNSLOTH).used == backends.UNTRIED
+    assert surroundings(Receipt.read(run_dir))[0] == app_python()
+    monkeypatch.setattr(backends, "try_it", lambda *_: Verdict(True, "now it works"))
+    assert settle_backend(run_dir, UNSLOTH, stopped=lambda: False).used == "unsloth"
+    # from now on it is known
+    assert settle_backend(run_dir, UNSLOTH).used == "unsloth"
 
 
 def test_beside_a_card_unsloth_must_not_fall_back_to_the_processor():
@@ -266,11 +276,11 @@ def test_check_says_which_backend_a_run_would_get(workspace, tmp_path, monkeypat
 
 @posix_only
 def test_the_command_installs_tries_and_says_what_came_of_it(tmp_path, monkeypatch, capsys):
-    from sftplay_ui.commands import setup
+    from sftplay_ui import backend_setup
 
     python = unsloth_double.build(tmp_path / "env", before="raise ImportError('no kernels here')")
     monkeypatch.setenv(backends.PYTHON, str(python))
-    monkeypatch.setattr(setup, "prepare_unsloth", lambda *_: Environment(tmp_path / "env"))
+    monkeypatch.setattr(backend_setup, "prepare_unsloth", lambda *_: None)
     assert main(["setup", "--backend", "unsloth", "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert not answer["usable"]

@@ -1,11 +1,13 @@
 """`launch.py estimate`: memory and time before anything is downloaded or started."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from sftplay_ui.cli import main
+from sftplay_ui.engine.backends import PYTHON
 from sftplay_ui.engine.workspace import Workspace
 from tests.model_configs import QWEN
 
@@ -76,6 +78,24 @@ def test_with_examples_and_tokenizer_here_the_time_is_told(
     value = json.loads(capsys.readouterr().out)
     assert value["seconds_per_epoch"] >= 0
     assert "guess" in value["time_source"]
+
+
+def test_what_is_only_reckoned_for_unsloth_is_said_and_whose_figures_they_are(
+    workspace: Workspace,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    settings = ["--set", f"model.name={model_folder(workspace)}", "--set", "tuning.backend=unsloth"]
+    monkeypatch.setenv(PYTHON, str(tmp_path / "none"))
+    run(workspace, *settings, "--card", "8")
+    assert "the figures of bnb, which would train instead" in capsys.readouterr().out
+    monkeypatch.setenv(PYTHON, sys.executable)
+    run(workspace, *settings, "--card", "8")
+    assert "Reckoned as for bnb" in capsys.readouterr().out
+    # what bnb is left to do anyway needs no such word
+    run(workspace, *settings, "--set", "tuning.mode=full", "--card", "8")
+    assert "bnb" not in capsys.readouterr().out
 
 
 def test_a_model_that_cannot_be_asked_for_is_an_expected_failure(

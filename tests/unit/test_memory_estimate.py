@@ -170,3 +170,17 @@ def test_an_encoder_decoder_is_estimated_whole_and_never_advised_an_adapter() ->
         estimated("FLAN-T5-small", card(8), mode="lora")
     assert found.need.setup.mode == "full"
     assert "tuning.mode" not in {change.setting for change in found.changes}
+
+
+def test_unsloth_is_reckoned_without_what_only_our_own_ways_do() -> None:
+    lengths = TokenLengths.of([400, 30, 30, 30], learned=245)
+    values = {"train": {"batch_size": 4, "effective_batch": 4}, "tuning": {"mode": "lora"}}
+    shape = ModelShape.of(ALL["Qwen2.5-1.5B"])
+    ours = estimate(RunConfig.model_validate(values), shape, card(8), lengths)
+    values["tuning"]["backend"] = "unsloth"
+    padded = estimate(RunConfig.model_validate(values), shape, card(8), lengths)
+    assert (ours.tokens, padded.tokens) == (490, 1600)
+    assert padded.need.resolved.backend == "unsloth"
+    # what is left to bnb is reckoned as bnb
+    values["tuning"]["mode"] = "full"
+    assert estimate(RunConfig.model_validate(values), shape, card(8)).need.resolved.backend == "bnb"

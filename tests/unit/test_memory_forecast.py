@@ -145,3 +145,11 @@ def test_a_damaged_memory_of_speeds_counts_as_none(workspace: Workspace, content
     finished_run(workspace, "earlier", [500.0] * 3)
     assert speed(RunConfig(), workspace).measured
     assert 500 in json.loads(speeds_file().read_text(encoding="utf-8")).values()
+
+
+def test_the_speed_of_one_backend_tells_nothing_of_the_other(workspace: Workspace) -> None:
+    finished_run(workspace, "bnb", [500.0] * 5)
+    assert speed(RunConfig(), workspace).tokens_per_second == 500
+    found = speed(RunConfig.model_validate({"tuning": {"backend": "unsloth"}}), workspace)
+    assert not found.measured
+    assert "as for bnb" in found.source

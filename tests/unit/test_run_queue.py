@@ -1,17 +1,36 @@
 """Runs in line: kept in order, started one at a time by whoever looks, gone when cancelled."""
 
 import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from sftplay_ui.cli import main
 from sftplay_ui.engine import run_queue
 from sftplay_ui.engine.config import RunConfig
+from sftplay_ui.engine.device import DeviceLock, detect_device
 from sftplay_ui.engine.errors import DataError, DeviceBusyError, RunNotFoundError
 from sftplay_ui.engine.processes import ProcessRecord
-from sftplay_ui.engine.run_queue import cancel, enqueue, move_up, queue_lock, start_next, waiting
+from sftplay_ui.engine.run_queue import (
+    cancel,
+    enqueue,
+    has_place,
+    move_up,
+    place_of,
+    queue_lock,
+    start_next,
+    start_now,
+    waiting,
+)
+from sftplay_ui.engine.runs import launch
+from sftplay_ui.engine.runs import make_run as made
+from sftplay_ui.engine.workspace import PROJECT_ROOT, Workspace
 from tests.stand_in import make_run, start
-from tests.training import write_examples
+from tests.training import config_for, write_examples
 
 
 @pytest.fixture
@@ -19,7 +38,7 @@ def line(workspace, tiny_llama, monkeypatch):
     """A project whose device is busy while `busy` is true; `started` are the runs begun."""
     write_examples(workspace)
     state = Line(workspace, RunConfig.model_validate({"model": {"name": str(tiny_llama)}}))
-    monkeypatch.setattr(run_queue, "is_busy", lambda _workspace: state.busy)
+    monkeypatch.setattr(run_queue, "is_busy", lambda *_: state.busy)
     monkeypatch.setattr(run_queue, "launch", state.launch)
     return state
 
@@ -32,7 +51,7 @@ class Line:
     def add(self, name: str):
         return enqueue(self.config.model_copy(update={"run_name": name}), self.workspace)
 
-    def launch(self, run) -> None:
+    def launch(self, run, **_options) -> None:
         self.started.append(run.name)
         (run.folder / "worker.json").write_text("{}")
 
@@ -132,3 +151,100 @@ def test_the_command_line_adds_lists_moves_and_cancels(line, tiny_llama, capsys)
 def test_extending_without_a_run_says_so(workspace, capsys):
     assert main(["train", "--extend", "1", "--workspace", str(workspace.root)]) == 1
     assert "There is no training run yet" in capsys.readouterr().err
+
+
+class Racer:
+    """A project of its own with one run in line, and a process that starts it on a word."""
+
+    CODE = (
+        "import sys; from pathlib import Path; from sftplay_ui.engine.run_queue import start_next; "
+        "from sftplay_ui.engine.workspace import Workspace; "
+        "print('ready', flush=True); input(); start_next(Workspace(Path(sys.argv[1])))"
+    )
+
+    def __init__(self, root: Path, model: Path) -> None:
+        self.workspace = Workspace(root)
+        write_examples(self.workspace)
+        shutil.copytree(PROJECT_ROOT / "chat_templates", self.workspace.templates)
+        self.run = made(config_for(model, epochs=500), self.workspace)
+        (self.run.folder / "queued").write_text("7", encoding="ascii")
+        command = [sys.executable, "-c", self.CODE, str(root)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout.readline() == "ready\n"
+
+    def go(self) -> None:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    @property
+    def has_device(self) -> bool:
+        return self.run.is_alive() and not has_place(self.run)
+
+    @property
+    def waits(self) -> bool:
+        return waiting(self.workspace) == [self.run] and not self.run.is_alive()
+
+
+@pytest.mark.timeout(180)
+def test_of_two_starters_in_the_same_moment_one_trains_and_the_other_keeps_its_place(
+    tmp_path, tiny_llama
+):
+    racers = [Racer(tmp_path / name, tiny_llama) for name in ("one", "other")]
+    for racer in racers:
+        racer.go()
+    for racer in racers:
+        racer.process.communicate()
+    # both may have found the device free; nobody waits longer than a worker takes to begin
+    while {(racer.has_device, racer.waits) for racer in racers} != {(True, False), (False, True)}:
+        assert "failed" not in {racer.run.state() for racer in racers}
+        time.sleep(0.05)
+    winner, loser = sorted(racers, key=lambda racer: racer.waits)
+    assert place_of(loser.run) == 7
+    assert not loser.run.events_path.exists()
+    winner.run.kill()
+    assert start_next(loser.workspace) == loser.run
+    while not loser.has_device:
+        assert loser.run.is_alive() or not loser.run.events()
+        time.sleep(0.05)
+    loser.run.kill()
+
+
+def test_a_worker_that_finds_the_device_taken_goes_back_to_the_head_of_the_line(
+    workspace, tiny_llama
+):
+    write_examples(workspace)
+    waits = [made(config_for(tiny_llama), workspace) for _ in range(2)]
+    for place, run in enumerate(waits, start=3):
+        (run.folder / "queued").write_text(str(place), encoding="ascii")
+    device = DeviceLock(detect_device().lock_name)
+    device.acquire(workspace.outputs / "of another project")
+    try:
+        launch(waits[0]).wait(timeout=60)
+    finally:
+        device.release()
+    assert waiting(workspace) == waits
+    assert not waits[0].events_path.exists()
+
+
+def test_a_run_that_is_started_now_and_the_line_do_not_start_together(line, monkeypatch):
+    line.add("a")
+    line.busy = False
+    begun = []
+
+    def begin(*_given):
+        begun.append(start_next(line.workspace))
+        return "a run"
+
+    monkeypatch.setattr(run_queue, "start_run", begin)
+    assert start_now(line.config, line.workspace) == "a run"
+    assert (begun, line.started) == ([None], [])
+
+
+def test_nothing_is_started_beside_a_living_run(workspace, tiny_llama):
+    process = start(make_run(workspace, "alive"), "--pause", "0.1")
+    with pytest.raises(DeviceBusyError, match=r"alive is running already \(train\)"):
+        start_now(config_for(tiny_llama), workspace)
+    process.kill()
+    process.wait()

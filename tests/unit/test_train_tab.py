@@ -10,6 +10,7 @@ import gradio as gr
 import pytest
 
 from sftplay_ui.answers import extend_offer, told
+from sftplay_ui.backend_setup import BackendSetup
 from sftplay_ui.engine import run_queue
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import SETTINGS, load_config
@@ -27,7 +28,8 @@ from sftplay_ui.live import LiveRuns
 from sftplay_ui.tabs.train_compare import RunComparison
 from sftplay_ui.tabs.train_nodes import NodeCommands
 from sftplay_ui.tabs.train_tab import TrainTab
-from tests import stand_in
+from sftplay_ui.tabs.train_unsloth import UnslothCard
+from tests import stand_in, unsloth_double
 from tests.training import write_examples
 
 # other tabs' settings, and what the tab sets itself
@@ -271,7 +273,7 @@ def test_a_queued_run_waits_with_its_place_and_leaves_when_cancelled(tab, worksp
     started = []
     monkeypatch.setattr(run_queue, "refuse_hopeless", lambda _config, _workspace: None)
     monkeypatch.setattr(run_queue, "launch", started.append)
-    monkeypatch.setattr(run_queue, "is_busy", lambda _workspace: True)
+    monkeypatch.setattr(run_queue, "is_busy", lambda *_: True)
     values = untouched(tab)
     assert "number 1" in tab.enqueue({**values, tab.form.controls["run_name"]: "a"})
     assert "number 2" in tab.enqueue({**values, tab.form.controls["run_name"]: "b"})
@@ -284,3 +286,39 @@ def test_a_queued_run_waits_with_its_place_and_leaves_when_cancelled(tab, worksp
     tab.live.look(force=True)
     tab.live.tending.join(20)
     assert [run.name for run in started] == ["a"]
+
+
+def card_of(live: LiveRuns) -> UnslothCard:
+    card = UnslothCard(live)
+    with gr.Blocks(analytics_enabled=False):
+        card.build(gr.Dropdown(["bnb", "unsloth"]))
+    return card
+
+
+def test_choosing_unsloth_says_what_installing_takes_and_choosing_bnb_nothing(
+    workspace, tmp_path, monkeypatch
+):
+    setup = BackendSetup(unsloth_double.installable(tmp_path, monkeypatch))
+    live = LiveRuns(workspace, setup)
+    card = card_of(live)
+    assert card.tell("bnb") == ""
+    assert "GB of disk" in card.tell("unsloth")
+    assert "data-offer" in card.tell("unsloth")
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    assert "data-offer" not in card.tell("unsloth")
+    assert "not for Darwin" in card.install()
+    live.close()
+
+
+def test_a_window_that_others_use_installs_nothing(workspace, tmp_path, monkeypatch):
+    root = unsloth_double.installable(tmp_path, monkeypatch)
+    monkeypatch.setattr("sftplay_ui.tabs.train_unsloth.PROJECT_ROOT", root)
+    live = LiveRuns(workspace)
+    card = card_of(live)
+    assert "data-offer" not in card.tell("unsloth")
+    assert "setup --backend unsloth" in card.tell("unsloth")
+    assert "window that others may use" in card.install()
+    assert card.stop() == card.tell("unsloth")
+    assert live.since({})["setup"] is None
+    assert BackendSetup(root).progress().state == "none"
+    live.close()

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from sftplay_ui.engine.atomic_file import replace_text
+from sftplay_ui.engine.backends import BACKEND
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.errors import ConfigError
@@ -105,11 +106,12 @@ def find_speed(
     if kept is not None:
         return Speed(kept, True, "measured on this machine in an earlier run")
     products = product_speed(shape, device, resolved, calibrate=calibrate)
+    other = "" if resolved.backend == "bnb" else ", as for bnb"
     if products is not None:
-        told = "reckoned from how fast this machine multiplies matrices, which was measured"
+        told = f"reckoned{other} from how fast this machine multiplies matrices, which was measured"
         return Speed(SHARE * products / work_of_a_token(shape, resolved), False, told)
     guessed = flops(device, resolved) / work_of_a_token(shape, resolved)
-    return Speed(guessed, False, "a rough guess: nothing was measured here yet")
+    return Speed(guessed, False, f"a rough guess{other}: nothing was measured here yet")
 
 
 def product_speed(
@@ -145,7 +147,8 @@ def speed_key(shape: ModelShape, device: DeviceInfo, resolved: Resolved) -> str:
     """Name what a speed holds for."""
     model = f"{shape.family} {shape.layers}x{shape.hidden}x{shape.intermediate}x{shape.vocabulary}"
     recomputed = "recomputed" if resolved.gradient_checkpointing else "kept"
-    return f"{device.name} | {model} | {resolved.mode} {resolved.precision} {recomputed}"
+    backend = "" if resolved.backend == "bnb" else f" {resolved.backend}"
+    return f"{device.name} | {model} | {resolved.mode} {resolved.precision} {recomputed}{backend}"
 
 
 def like(resolved: Resolved) -> dict[str, object]:
@@ -177,6 +180,8 @@ def measured_speed(
         for choice in event.choices
     }
     alike = all(chosen.get(setting) == value for setting, value in like(resolved).items())
+    # what ran before backends were told was bnb
+    alike = alike and chosen.get(BACKEND, "bnb") == resolved.backend
     speeds = [e.tokens_per_second for e in events if isinstance(e, StepLogged)]
     speeds = [speed for speed in speeds if speed > 0]
     if started is None or started.device != device.name or not alike or not speeds:
@@ -206,6 +211,7 @@ def remember(key: str, tokens_per_second: float) -> None:
     speeds = remembered()
     if speeds.get(key) != tokens_per_second:
         text = json.dumps({**speeds, key: tokens_per_second}, indent=2)
+        speeds_file().parent.mkdir(parents=True, exist_ok=True)
         replace_text(speeds_file(), text + "\n")
 
 

@@ -5,6 +5,7 @@ Every `auto` is decided by `resolve`, as the worker decides it. A verdict is lef
 
 from dataclasses import dataclass
 
+from sftplay_ui.engine.backends import hoped_for
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.memory.lengths import TokenLengths
@@ -91,7 +92,19 @@ def need(
         shape.intermediate,
         encodes=shape.family == "t5",
     )
-    resolved = resolve(config, device, size, longest)
+    resolved = resolve(config, device, size, longest, backend=hoped_for(config))
+    return settled_need(config, shape, device, resolved, lengths, correction)
+
+
+def settled_need(
+    config: RunConfig,
+    shape: ModelShape,
+    device: DeviceInfo,
+    resolved: Resolved,
+    lengths: TokenLengths | None = None,
+    correction: Correction | None = None,
+) -> Need:
+    """Estimate what a run needs whose settings are decided."""
     setup = setup_of(config, shape, resolved, lengths, on_cpu=device.kind == "cpu")
     most, slack, context = peak(shape, setup), SLACK, context_bytes(device, resolved.mode)
     if correction is not None:
@@ -121,7 +134,8 @@ def setup_of(
     share = 1.0
     if lengths is not None:
         share = lengths.learned_share
-        if config.train.packing is not False:
+        # unsloth's attention knows no rows side by side
+        if config.train.packing is not False and resolved.backend == "bnb":
             tokens = min(tokens, lengths.heaviest(batch))
     lora = config.tuning.lora
     learns_all = resolved.mode == "full"

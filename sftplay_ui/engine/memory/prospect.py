@@ -3,9 +3,10 @@
 The one door for the command line and the window.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from sftplay_ui.engine.backends import hoped_for, known_verdict, unsloth_python
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.errors import ModelError
@@ -17,6 +18,11 @@ from sftplay_ui.engine.memory.shapes import ModelShape
 from sftplay_ui.engine.memory.source import model_config
 from sftplay_ui.engine.models.store import find_model
 from sftplay_ui.engine.workspace import Workspace
+
+RECKONED_AS_BNB = (
+    "Reckoned as for bnb: what unsloth's own kernels and its way of recomputing save was not "
+    "measured. Counted is that it takes no examples side by side."
+)
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,14 @@ def look_ahead(
     Raises ModelError, DataError or TemplateError for what the run would not start with either, and
     ConfigError or BackendError for what the device cannot do.
     """
+    config, remark = with_backend(config, device)
     model = config.model
     read = model_config(model.name, model.revision, workspace=workspace)
     lengths = known_lengths(config, workspace)
     question = Question(read, config, device, lengths)
     shape, basis = question.shape, best_basis(question, simulated=simulated)
+    if remark and basis.kind != "measured":
+        basis = replace(basis, words=f"{basis.words} {remark}")
     memory = estimate(config, shape, device, lengths, basis)
     if lengths is None:
         return Prospect(shape, memory, None)
@@ -58,6 +67,18 @@ def look_ahead(
     work = Work(lengths.examples, lengths.tokens)
     time = forecast(config, work=work, speed=speed, effective_batch=resolved.effective_batch)
     return Prospect(shape, memory, time)
+
+
+def with_backend(config: RunConfig, device: DeviceInfo) -> tuple[RunConfig, str]:
+    """Give the settings with the backend a run would get here, and what that means for figures."""
+    if hoped_for(config).value != "unsloth":
+        return config, ""
+    verdict = known_verdict(unsloth_python(), device)
+    if verdict is None or verdict.usable:
+        return config, RECKONED_AS_BNB
+    tuning = config.tuning.model_copy(update={"backend": "bnb"})
+    why = f"These are the figures of bnb, which would train instead: {verdict.reason}."
+    return config.model_copy(update={"tuning": tuning}), why
 
 
 def known_lengths(config: RunConfig, workspace: Workspace) -> TokenLengths | None:
