@@ -185,6 +185,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--mode", default="lora", choices=["lora", "qlora", "full"])
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--processes", type=int, default=1, help="processor time is the first's")
+    parser.add_argument("--lanes", type=int, help="threads with examples of their own")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--trl-python", type=Path, help="Python of an environment with TRL")
     parser.add_argument("--ways", nargs="*", default=WAYS, help="TRL's settings to try")
@@ -214,6 +215,7 @@ def configure(options: argparse.Namespace) -> RunConfig:
             epochs=1,
             max_steps=options.steps,
             processes=options.processes,
+            lanes=options.lanes or "auto",
             learning_rate=2e-4,
             bf16=bf16,
             eval_strategy="no",
