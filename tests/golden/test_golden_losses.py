@@ -24,6 +24,7 @@ RUNS = {
     "lora, padded, accumulated": {"packing": False, "batch_size": 1},
     "lora with dropout": {"lora": {"dropout": 0.1}},
     "packed": {"packing": True, "batch_size": 4},
+    "lanes": {"lanes": 2, "batch_size": 4},
     "tricks": {
         "lora": {"use_rslora": True, "use_dora": True},
         "neftune_noise_alpha": 5.0,
