@@ -47,6 +47,7 @@ def remember(shape: ModelShape, device: DeviceInfo, now: Need, seen: Sequence[Me
         sizes[each.tokens, each.longest] = each
     kept[key] = tuple(sizes.values())[-MOST:]
     value = {key: [asdict(each) for each in found] for key, found in kept.items()}
+    measured_file().parent.mkdir(parents=True, exist_ok=True)
     replace_text(measured_file(), json.dumps(value, indent=2) + "\n")
 
 

@@ -129,6 +129,7 @@ def simulate(case: Case, *, seconds: float = LONGEST_SECONDS) -> Simulated | str
         said = (done.stderr.strip() or "it gave no reason").splitlines()[-1]
         return f"the simulation failed: {said.strip()}"
     value = json.loads(done.stdout.splitlines()[-1])
+    file_of(case).parent.mkdir(parents=True, exist_ok=True)
     replace_text(file_of(case), json.dumps(value, indent=2) + "\n")
     return Simulated.of(value)
 

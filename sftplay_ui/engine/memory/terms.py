@@ -17,6 +17,8 @@ Phase = Literal["loss", "backward", "embedding gradient", "optimizer step"]
 CHUNK = 256
 # Of a chunk a CPU turns so many tokens at a time into fp32 scores, a card all.
 CHUNK_ON_CPU = 16
+# Positions that attend at once in a long row, where scores are kept.
+ATTENTION_BLOCK = 128
 # AdamW keeps two fp32 numbers for each weight; in 8 bits two bytes and their scales.
 ADAM_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03}
 # bitsandbytes pages weights of at least 100,000 numbers only, which LoRA matrices rarely reach.
@@ -203,7 +205,7 @@ def loss_phase(shape: ModelShape, setup: Setup) -> tuple[float, float]:
         # the head's gradient in fp32, and the next chunk's share of it before it is added, when
         # that chunk's scores are slopes already
         slopes = float(way.number_bytes * vocabulary * min(CHUNK, learned))
-        logits = max(logits + 4.0 * head, slopes + 8.0 * head)
+        logits = max(logits + 4.0 * head, way.head_copies * head + slopes + 8.0 * head)
     return activations, logits
 
 
@@ -244,18 +246,28 @@ def extras(shape: ModelShape, setup: Setup) -> float:
     """Count a layer's bytes for each token that only some models or devices have."""
     if setup.way in (STOCK, AUTOCAST):  # fitted to models of this kind as a whole
         return 0.0
-    scores = shape.heads * setup.row * setup.way.residual_bytes
-    fused = setup.way.norm_copies * shape.hidden if setup.on_cpu and shape.plain_norms else 0.0
-    return 4.0 * shape.heads + scores + norms(shape, setup.mode) - fused
+    scores = shape.heads * attended(setup.row) * setup.way.number_bytes
+    return 4.0 * shape.heads + scores + norms(shape, setup)
 
 
-def norms(shape: ModelShape, mode: str) -> float:
-    """Count what norms keep that a Llama's layer does not have: of heads, and after each part.
+def attended(row: int) -> float:
+    """Count the positions that each of a row's tokens has scores of, on average.
 
-    Each keeps its input in fp32; where norms learn, what they made of it too.
+    Long rows go block by block (`worker.model.attention`), and see nothing of later blocks.
     """
-    learned = 0.0 if mode != "full" else 2.0 if shape.plain_norms else 4.0
+    return row if row <= 2 * ATTENTION_BLOCK else (row + ATTENTION_BLOCK) / 2
+
+
+def norms(shape: ModelShape, setup: Setup) -> float:
+    """Count what a layer's norms keep beyond those of a Llama on a card; below zero where less.
+
+    Each keeps its input in fp32; where norms learn, what they made of it too. Fused ones (on a CPU)
+    keep the input as it is.
+    """
     heads = shape.query_width + shape.kv_width if shape.normed_heads else 0
+    if setup.on_cpu and shape.plain_norms:
+        return setup.way.number_bytes * heads - setup.way.norm_copies * shape.hidden
+    learned = 0.0 if setup.mode != "full" else 2.0 if shape.plain_norms else 4.0
     return (4.0 + learned) * (heads + shape.more_norms * shape.hidden)
 
 

@@ -18,7 +18,8 @@ from sftplay_ui.engine.config_file import load_config
 from sftplay_ui.engine.device import DeviceInfo, detect_device, held
 from sftplay_ui.engine.errors import DeviceMemoryError, SFTPlayError
 from sftplay_ui.engine.memory.advice import with_train
-from sftplay_ui.engine.memory.need import need
+from sftplay_ui.engine.memory.measured import remember
+from sftplay_ui.engine.memory.need import need, settled_need
 from sftplay_ui.engine.memory.proof import GIB, Measured, Proof
 from sftplay_ui.engine.memory.shapes import ModelShape
 from sftplay_ui.engine.models.folder import ModelFolder
@@ -65,6 +66,8 @@ def measure(
     now = with_train(
         config, gradient_checkpointing=resolved.gradient_checkpointing, optim=resolved.optim
     )
+    seen = [replace(each, context=context) for each in probe.seen]
+    remember(shape, card, settled_need(config, shape, card, resolved), seen)
     return Proof(
         model=config.model.name,
         max_seq_len=longest,

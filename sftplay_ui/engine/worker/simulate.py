@@ -7,7 +7,6 @@ layers, so two shallow models tell that of the whole one. Kernels' workspaces, C
 the allocator's slack are not seen. Asking and remembering are left to `memory.simulation`.
 """
 
-import copy
 import json
 import os
 import sys
@@ -15,19 +14,15 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 from unittest.mock import patch
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-from sftplay_ui.engine.config import LoraConfig
 from sftplay_ui.engine.errors import ModelError
 from sftplay_ui.engine.memory.shapes import ModelShape
 from sftplay_ui.engine.memory.simulation import Case, Simulated
@@ -39,18 +34,16 @@ from sftplay_ui.engine.memory.terms import (
     Parts,
     Phase,
 )
-from sftplay_ui.engine.worker.model import attention, losses, norms
-from sftplay_ui.engine.worker.model.load import Prepared, add_adapter, recompute_activations
-from sftplay_ui.engine.worker.model.lora_linear import use_lean_linears
-from sftplay_ui.engine.worker.model.precision import DTYPES, weight_dtype
+from sftplay_ui.engine.worker.model import attention, losses
+from sftplay_ui.engine.worker.model.dataless import build, model_config
+from sftplay_ui.engine.worker.model.load import Prepared
+from sftplay_ui.engine.worker.model.precision import DTYPES
 from sftplay_ui.engine.worker.training.batches import MicroBatch
 from sftplay_ui.engine.worker.training.learner import Learner
 
 SHALLOW = 2
 # Kinds of attention layers that have the same weights and keep the same.
 ALIKE = {"full_attention", "sliding_attention", "chunked_attention"}
-# What config.json says of files and not of the model.
-NOT_OF_THE_MODEL = {"model_type", "architectures", "auto_map", "quantization_config", "torch_dtype"}
 # bitsandbytes' optimizer: smaller weights keep fp32 states, a scale stands for so many numbers, and
 # paged states of larger weights lie outside of the card's memory (bitsandbytes/optim/optimizer.py).
 LEAST_IN_8_BIT, STATE_BLOCK, LEAST_PAGED = 4096, 256, 100_000
@@ -158,28 +151,6 @@ def depths(case: Case) -> tuple[int, tuple[int, int]]:
     return depth, (shallow, deep) if deep < depth else (depth, depth)
 
 
-def model_config(case: Case) -> Any:
-    """Make the configuration that transformers builds the model from.
-
-    Raises ModelError where it knows no such decoder.
-    """
-    values = {**case.config, **(case.config.get("text_config") or {})}
-    family = str(values.get("model_type", ""))
-    kept = {k: v for k, v in values.items() if k not in NOT_OF_THE_MODEL and k != "text_config"}
-    try:
-        config = transformers.AutoConfig.for_model(family, **kept)
-    except (ValueError, TypeError) as error:
-        raise ModelError(
-            f"transformers {transformers.__version__} cannot build a model of type {family!r}.",
-            "Update transformers, or choose another model.",
-        ) from error
-    if config.is_encoder_decoder or not hasattr(config, "num_hidden_layers"):
-        raise ModelError(
-            f"A model of type {family!r} is not a decoder alone.", "Choose a decoder-only model."
-        )
-    return config
-
-
 def take_step(case: Case, *, layers: int) -> Step:
     """Take a step of a model cut to so many layers, as the training loop does."""
     attention.causal_mask.cache_clear()
@@ -242,115 +213,6 @@ def as_on(device: str) -> Iterator[None]:
         return
     with patch.object(attention, "LONGEST_WITH_SCORES", 0), patch.object(losses, "CACHED", CHUNK):
         yield
-
-
-def build(case: Case, layers: int, *, plain_head: bool) -> Prepared:
-    """Make the model the way `worker.model.prepare` does, without weights to load.
-
-    What that finds out by computing is decided from the configuration here.
-    """
-    config = model_config(case)
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
-    dtype = weight_dtype(case.mode, case.precision)
-    try:
-        base = transformers.AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation=attention.PLAIN
-        )
-    except (ValueError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"The model cannot be built as it would be trained: {reason}", "Choose another model."
-        ) from error
-    if case.mode == "qlora":
-        quantise(base, dtype)
-    model: nn.Module = base
-    if case.mode != "full":
-        # adapters are made in the type and on the device they stay in; moving fake ones fails
-        with patch.object(nn.Module, "to", lambda module, *_args, **_kwargs: module):
-            model = add_adapter(base, LoraConfig.model_validate(case.lora))
-        use_lean_linears(model)
-    if case.device == "cpu":
-        use_lean_norms(base)
-    rows = case.packing and takes_rows(base, max(case.lengths))
-    if case.checkpointing:
-        recompute_activations(base)
-    model.train()
-    head = base.get_output_embeddings()
-    plain = plain_head and type(head) is nn.Linear and head.bias is None
-    return Prepared(model, base, rows, plain, ())
-
-
-@torch.no_grad()
-def takes_rows(base: transformers.PreTrainedModel, longest: int) -> bool:
-    """Switch the model to row attention where its forward takes it; what it gives is not known."""
-    if attention.why_no_rows(base, longest):
-        return False
-    lengths = attention.PROBE_LENGTHS
-    positions = torch.cat([torch.arange(n) for n in lengths])[None]
-    attention.use_rows(base)
-    try:
-        base.get_decoder()(
-            torch.zeros_like(positions),
-            position_ids=positions,
-            use_cache=False,
-            row_lengths=lengths,
-        )
-    except (TypeError, ValueError, RuntimeError):
-        base.set_attn_implementation(attention.PLAIN)
-        return False
-    return True
-
-
-def use_lean_norms(base: nn.Module) -> None:
-    """Switch norms as a CPU's run does; whether one suits is asked of a copy that has data."""
-
-    def suits(norm: nn.Module) -> bool:
-        with unset_fake_temporarily():
-            real = copy.copy(norm)
-            weight = torch.ones(norm.weight.shape, dtype=norm.weight.dtype)
-            real._parameters = {"weight": nn.Parameter(weight)}
-            return asked(real)
-
-    asked = norms.is_suitable
-    with patch.object(norms, "is_suitable", suits):
-        norms.use_lean_norms(base)
-
-
-def quantise(base: nn.Module, dtype: torch.dtype) -> None:
-    """Put 4-bit layers (NF4, one fp32 scale for 64 weights) in the place of the linear layers."""
-    head = base.get_output_embeddings()
-    for name, layer in list(base.named_modules()):
-        if type(layer) is nn.Linear and layer is not head:
-            parent, _, last = name.rpartition(".")
-            setattr(base.get_submodule(parent), last, packed(layer, dtype))
-    base.is_loaded_in_4bit = True
-
-
-def packed(layer: nn.Linear, dtype: torch.dtype) -> nn.Module:
-    """Make bitsandbytes' layer around packed weights that have no data."""
-    import bitsandbytes  # only here: other modes need not wait for it
-
-    size = layer.weight.numel()
-    weight = nn.Parameter(torch.empty(size // 2, 1, dtype=torch.uint8), requires_grad=False)
-    weight.quant_type, weight.compress_statistics = "nf4", False
-    weight.quant_state = bitsandbytes.functional.QuantState(
-        absmax=torch.empty(size // 64),
-        shape=layer.weight.shape,
-        code=torch.empty(16),
-        blocksize=64,
-        quant_type="nf4",
-        dtype=dtype,
-    )
-    # its own constructor makes a tensor subclass, which fake tensors cannot be
-    made = bitsandbytes.nn.Linear4bit.__new__(bitsandbytes.nn.Linear4bit)
-    nn.Module.__init__(made)
-    made.in_features, made.out_features = layer.in_features, layer.out_features
-    made.weight, made.bias = weight, layer.bias
-    made.compute_dtype, made.compute_type_is_set = dtype, True
-    made.support_avx512bf16_for_cpu = False
-    return made
 
 
 def make_states(

@@ -2,12 +2,12 @@
 
 The heaviest batch there can be goes through two micro-steps and an optimizer step; then weights,
 optimizer and random numbers are put back as they were. Which sizes are tried is left to
-`memory.batch_search`.
+`memory.batch_search`. What the trials needed is remembered for the next estimate.
 """
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,9 @@ from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.errors import DeviceMemoryError
 from sftplay_ui.engine.events import Event, PhaseStarted
 from sftplay_ui.engine.memory.batch_search import Found, find_size
+from sftplay_ui.engine.memory.measured import Measurement, remember
+from sftplay_ui.engine.memory.need import settled_need
+from sftplay_ui.engine.memory.shapes import ModelShape
 from sftplay_ui.engine.resolve import Resolved
 from sftplay_ui.engine.text.tokens import TokenisedExample
 from sftplay_ui.engine.worker.memory_use import (
@@ -25,6 +28,7 @@ from sftplay_ui.engine.worker.memory_use import (
     memory_of,
     tells_lack_of_memory,
 )
+from sftplay_ui.engine.worker.model.placement import usable_device
 from sftplay_ui.engine.worker.training.learner import Stepper, rng_state, set_rng_state
 from sftplay_ui.engine.worker.training.session import Session
 
@@ -48,9 +52,12 @@ def settle_batch(session: Session) -> Iterator[Event]:
     probe = Probe(stepper, memory, session.material.longest)
     share = resolved.batch_size * resolved.grad_accum
     found = probe.find(share, max(1, resolved.batch_size // 2))
+    keep_measured(session, probe)
     if not found.size and train.gradient_checkpointing == "auto" and not stepper.recomputing:
         stepper.recompute()
+        probe = Probe(stepper, memory, session.material.longest)
         found = probe.find(share, 1)
+        keep_measured(session, probe)
     if not found.size and found.least is None:
         raise DeviceMemoryError(
             f"Not even one example of {probe.longest} tokens fits: {found.describe()}.",
@@ -58,6 +65,17 @@ def settle_batch(session: Session) -> Iterator[Event]:
         )
     stepper.batch_size = fewest(stepper.accelerator, max(1, found.size))
     session.resolved = recut(resolved, stepper, share, found.describe())
+
+
+def keep_measured(session: Session, probe: "Probe") -> None:
+    """Remember what the trials needed, on the device and with the settings they were made with."""
+    stepper = session.stepper
+    if not stepper.accelerator.is_main_process:
+        return
+    resolved = replace(session.resolved, gradient_checkpointing=stepper.recomputing)
+    shape, device = ModelShape.of(session.base.config()), usable_device()
+    now = settled_need(session.config, shape, device, resolved)
+    remember(shape, device, now, tuple(probe.seen))
 
 
 def recut(resolved: Resolved, stepper: Stepper, share: int, why: str) -> Resolved:
@@ -86,11 +104,12 @@ def fewest(accelerator: Accelerator, size: int) -> int:
 
 @dataclass(frozen=True)
 class Probe:
-    """Tries micro-batches of examples of `longest` tokens on a device's memory."""
+    """Tries micro-batches of examples of `longest` tokens on a device's memory; `seen` fitted."""
 
     stepper: Stepper
     memory: DeviceMemory
     longest: int
+    seen: list[Measurement] = field(default_factory=list)
 
     def find(self, share: int, first: int) -> Found:
         """Find the largest micro-batch of a step's `share`; all is left as it was, bit for bit."""
@@ -109,6 +128,9 @@ class Probe:
             enough = False
         # outside of the except block, whose traceback would keep the tensors alive
         needed = self.memory.reserved() if enough else None
+        if needed is not None:
+            allocated = self.memory.allocated()
+            self.seen.append(Measurement(size * self.longest, self.longest, allocated, needed))
         self.restore(before)
         return needed
 
