@@ -9,7 +9,6 @@ worker that finds the device taken all the same, by another project, goes back t
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -17,8 +16,9 @@ from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import config_to_yaml
 from sftplay_ui.engine.device import DeviceLock, detect_device, devices_of
 from sftplay_ui.engine.errors import DeviceBusyError, RunNotFoundError
-from sftplay_ui.engine.launching import LAUNCHED
+from sftplay_ui.engine.launching import LAUNCHED, RECORD
 from sftplay_ui.engine.preflight import refuse_hopeless
+from sftplay_ui.engine.processes import ProcessRecord
 from sftplay_ui.engine.runs import Run, launch, list_runs, new_folder, start_run
 from sftplay_ui.engine.warm_worker import Standby
 from sftplay_ui.engine.workspace import Workspace
@@ -31,8 +31,8 @@ def waiting(workspace: Workspace) -> list[Run]:
     """List the runs that wait, the next one first."""
     found = []
     for file in workspace.outputs.glob(f"*/{PLACE}"):
-        # a run with a worker has begun, should its place have been left behind
-        if (file.parent / "worker.json").exists():
+        # a run with a worker has begun; it keeps its place until it has the device
+        if (file.parent / RECORD).exists() or Run(file.parent).is_alive():
             continue
         with suppress(OSError, ValueError):
             found.append((int(file.read_text(encoding="ascii")), file.parent))
@@ -83,12 +83,19 @@ def start_next(workspace: Workspace, standby: Standby | None = None) -> Run | No
             line = waiting(workspace)
             if not line or is_busy(workspace, line[0].config().train.processes):
                 return None
-            # its place stays until its worker has the device
             launch(line[0], standby=standby)
+            note_early_death(line[0])
             return line[0]
     except Timeout:
         # another process is at it this very moment
         return None
+
+
+def note_early_death(run: Run) -> None:
+    """Let a run whose worker died before it said a word count as lost, not as waiting again."""
+    launched = ProcessRecord.read(run.folder / LAUNCHED)
+    if launched is not None and not launched.is_alive() and run.worker() is None:
+        launched.write(run.folder / RECORD)
 
 
 def leave_line(run: Run) -> None:
@@ -106,8 +113,8 @@ def back_in_line(run: Run) -> None:
 
     Its worker calls this, and ends.
     """
-    # the record of the worker goes last: without it the run counts as waiting
-    for name in (run.events_path.name, LAUNCHED, "worker.json"):
+    # what tells of the worker goes last: without it the run counts as waiting
+    for name in (run.events_path.name, LAUNCHED, RECORD):
         (run.folder / name).unlink(missing_ok=True)
 
 
@@ -139,11 +146,10 @@ def start_now(config: RunConfig, workspace: Workspace, standby: Standby | None =
 
 
 def is_busy(workspace: Workspace, processes: int = 1) -> bool:
-    """Tell whether a run is going on; one that has told its end is only leaving."""
-    for device in devices_of(detect_device(), processes):
-        holder = DeviceLock(device.lock_name).holder()
-        if holder is not None and Run(Path(holder.run)).state() == "running":
-            return True
+    """Tell whether anybody holds what a run takes, or a run of this project is going on."""
+    taken = devices_of(detect_device(), processes)
+    if any(DeviceLock(device.lock_name).holder() is not None for device in taken):
+        return True
     # a worker takes the device a moment after it has begun
     return living(workspace) is not None
 

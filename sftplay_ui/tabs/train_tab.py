@@ -165,12 +165,13 @@ class TrainTab:
                 with gr.Row(elem_classes=["pair"]):
                     for path in pair:
                         form.add(path)
+        self.unsloth = UnslothCard(self.live)
+        self.unsloth.build()
         with gr.Column(elem_classes=["card", "advanced"]):
             card_title("Advanced")
             for title, paths in SECTIONS.items():
                 form.section(title, paths)
-        self.unsloth = UnslothCard(self.live)
-        self.unsloth.build(form.controls["tuning.backend"])
+        self.unsloth.follow(form.controls["tuning.backend"])
         self.wire_form(start, *self.build_shown())
         NodeCommands(self.workspace, self.config).build({self.source, *form.inputs})
         for handler, button in ahead.items():

@@ -43,26 +43,29 @@ class UnslothCard:
     def __init__(self, live: LiveRuns) -> None:
         self.live = live
 
-    def build(self, backend: Any) -> None:
-        """Lay out the card and let it follow the choice of the backend."""
+    def build(self) -> None:
+        """Lay out the card."""
         with gr.Column(elem_classes=["card"], elem_id="train-unsloth-card"):
             card_title("Backend unsloth")
             self.note = note_box("train-unsloth-note")
-            panel = live_part(
+            self.panel = live_part(
                 PROGRESS, "SFTPlay.setup(element, () => trigger('done'))", "train-unsloth"
             )
-            with gr.Row(elem_classes=["toolbar"]):
+            with gr.Row(elem_classes=["toolbar"], elem_id="train-unsloth-buttons"):
                 install = gr.Button("Install unsloth", size="sm", elem_id="train-unsloth-install")
                 stop = gr.Button(
                     "Stop installing", variant="stop", size="sm", elem_id="train-unsloth-stop"
                 )
-        self.backend = backend
-        for event in (backend.change, panel.done):
-            self.tell_after(event)
         for button, handler in ((install, self.install), (stop, self.stop)):
             button.click(guarded(handler), outputs=[self.note], **QUIET).then(
                 None, js="() => SFTPlay.soon()"
             )
+
+    def follow(self, backend: Any) -> None:
+        """Let the card say what is true of the backend that this control has chosen."""
+        self.backend = backend
+        for event in (backend.change, self.panel.done):
+            self.tell_after(event)
 
     def tell_after(self, event: Any) -> None:
         """Tell what is true once an event has happened, `button.click(...).then` for example."""

@@ -228,6 +228,22 @@ def test_a_worker_that_finds_the_device_taken_goes_back_to_the_head_of_the_line(
     assert not waits[0].events_path.exists()
 
 
+def test_a_worker_that_dies_before_it_says_a_word_is_not_started_again_and_again(line, monkeypatch):
+    line.add("a")
+    line.busy = False
+    died = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    def launch(run, **_options) -> None:
+        ProcessRecord.of(died.pid).write(run.folder / "launched.json")
+        # slow to begin, and nobody starts it a second time
+        assert line.names() == []
+        died.communicate()
+
+    monkeypatch.setattr(run_queue, "launch", launch)
+    run = start_next(line.workspace)
+    assert (run.state(), line.names()) == ("lost", [])
+
+
 def test_a_run_that_is_started_now_and_the_line_do_not_start_together(line, monkeypatch):
     line.add("a")
     line.busy = False

@@ -272,7 +272,7 @@ def test_scores_of_answers_are_told_evaluation_by_evaluation(tab, workspace):
 def test_a_queued_run_waits_with_its_place_and_leaves_when_cancelled(tab, workspace, monkeypatch):
     started = []
     monkeypatch.setattr(run_queue, "refuse_hopeless", lambda _config, _workspace: None)
-    monkeypatch.setattr(run_queue, "launch", started.append)
+    monkeypatch.setattr(run_queue, "launch", lambda run, **_options: started.append(run))
     monkeypatch.setattr(run_queue, "is_busy", lambda *_: True)
     values = untouched(tab)
     assert "number 1" in tab.enqueue({**values, tab.form.controls["run_name"]: "a"})
@@ -282,7 +282,7 @@ def test_a_queued_run_waits_with_its_place_and_leaves_when_cancelled(tab, worksp
     assert "waits no more" in tab.line.cancel("b")
     tab.live.look(force=True)
     assert tab.live.since({})["line"] == ["a"]
-    monkeypatch.setattr(run_queue, "is_busy", lambda _workspace: False)
+    monkeypatch.setattr(run_queue, "is_busy", lambda *_: False)
     tab.live.look(force=True)
     tab.live.tending.join(20)
     assert [run.name for run in started] == ["a"]
@@ -291,7 +291,8 @@ def test_a_queued_run_waits_with_its_place_and_leaves_when_cancelled(tab, worksp
 def card_of(live: LiveRuns) -> UnslothCard:
     card = UnslothCard(live)
     with gr.Blocks(analytics_enabled=False):
-        card.build(gr.Dropdown(["bnb", "unsloth"]))
+        card.build()
+        card.follow(gr.Dropdown(["bnb", "unsloth"]))
     return card
 
 
