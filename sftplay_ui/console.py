@@ -30,6 +30,7 @@ from sftplay_ui.engine.events import (
 
 PHASES = {
     "download": "Fetching the base model",
+    "try_backend": "Trying whether unsloth works here",
     "load": "Loading the base model",
     "tokenise": "Turning text into tokens",
     "probe": "Trying how much fits",

@@ -1,6 +1,8 @@
 """What a window knows of its runs: attached to real processes, read in small answers."""
 
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,6 +20,7 @@ from sftplay_ui.engine.events import (
     StepLogged,
     cut_back,
 )
+from sftplay_ui.engine.processes import ProcessRecord
 from sftplay_ui.engine.workspace import Workspace
 from sftplay_ui.live import LiveRuns
 from sftplay_ui.story import Series, Story
@@ -265,6 +268,27 @@ def test_starting_beside_a_living_run_names_it(live, workspace):
     living.kill()
     living.wait()
     assert [run.name for run in workspace.outputs.glob("[!.]*")] == ["first"]
+
+
+def test_a_run_is_not_lost_while_its_worker_hands_over_to_that_of_another_backend(live, workspace):
+    gone, next_one = (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2)
+    )
+    run = stand_in.make_run(workspace, "over")
+    writer = EventWriter(run.events_path)
+    writer.write(RunStarted(job="train", versions={}, device="CPU"))
+    writer.write(PhaseStarted(phase="try_backend"))
+    writer.close()
+    ProcessRecord.of(gone.pid).write(run.folder / "worker.json")
+    ProcessRecord.of(next_one.pid).write(run.folder / "launched.json")
+    gone.communicate()
+    following = live.follow(run).thread
+    following.join(1)
+    answer = ask(live)
+    assert following.is_alive()
+    assert (answer["state"], answer["sentence"]) == ("running", "Trying unsloth")
+    next_one.communicate()
+    assert told_in_full(live, "over").state == "lost"
 
 
 def test_a_long_history_arrives_in_pieces(live, workspace):
