@@ -54,6 +54,7 @@ class TrainTab:
         self.form = Form("train")
         self.line = RunLine(live)
         self.board = BoardButtons(workspace)
+        self.unsloth = UnslothCard(live)
 
     def build(self, page: gr.Tab) -> None:
         """Lay out the page and wire its events."""
@@ -165,7 +166,6 @@ class TrainTab:
                 with gr.Row(elem_classes=["pair"]):
                     for path in pair:
                         form.add(path)
-        self.unsloth = UnslothCard(self.live)
         self.unsloth.build()
         with gr.Column(elem_classes=["card", "advanced"]):
             card_title("Advanced")
