@@ -40,7 +40,8 @@ from sftplay_ui.engine.processes import ProcessRecord, reap
 from sftplay_ui.engine.workspace import PROJECT_ROOT, user_cache
 from sftplay_ui.environment import Environment, Say, SetupError
 
-# The folder had 3.1 GB after an installation without a card; with CUDA's libraries it is a guess.
+# Without a card the folder had 3.3 GB, after three minutes on two quiet cores and ten on busy ones;
+# with CUDA's libraries it is a guess.
 CPU_BYTES, CARD_BYTES = 3.5e9, 9e9
 LINES_SHOWN = 60
 # How long a page that is opened anew is told of an end that it has not seen.

@@ -296,7 +296,7 @@ def progress_line(line: str) -> str | None:
     if found := re.match(r"\+ (\S+)==(\S+)$", text):
         return f"  {found[1]} {found[2]}"
     if text.startswith("Installing collected packages:"):
-        return f"Unpacking {text.count(',') + 1} packages; about a minute."
+        return f"Unpacking {text.count(',') + 1} packages; a minute or more."
     return None
 
 

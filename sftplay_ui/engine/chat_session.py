@@ -18,6 +18,7 @@ from sftplay_ui.engine.config import GenerateConfig, RunConfig
 from sftplay_ui.engine.data.examples import Message
 from sftplay_ui.engine.errors import SFTPlayError, WorkerLostError
 from sftplay_ui.engine.events import Event, EventReader, RunFailed
+from sftplay_ui.engine.run_queue import starting
 from sftplay_ui.engine.runs import Run, open_run
 from sftplay_ui.engine.warm_worker import Standby
 from sftplay_ui.engine.workspace import Workspace
@@ -72,7 +73,8 @@ class ChatSession:
     ) -> "ChatSession":
         """Start a worker for `chat.run`; DeviceBusyError where another run holds the device."""
         job = config.model_copy(update={"job": "chat", "run_name": "auto"})
-        return cls(*open_run(job, workspace, pipes=True, standby=standby))
+        with starting(workspace):
+            return cls(*open_run(job, workspace, pipes=True, standby=standby))
 
     def collect(self) -> None:
         """Take in what the worker sends until its pipe ends."""

@@ -19,7 +19,7 @@ from tests.unit.test_train import losses, stop_after
 def launched(monkeypatch) -> list[Run]:
     """Collect the runs whose worker would be started."""
     found: list[Run] = []
-    monkeypatch.setattr(extension, "launch", found.append)
+    monkeypatch.setattr(extension, "launch", lambda run, **_options: found.append(run))
     return found
 
 

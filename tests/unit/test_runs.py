@@ -195,7 +195,7 @@ def test_a_run_whose_configuration_is_damaged_is_listed_and_not_resumed(workspac
 def test_a_stopped_run_that_is_on_its_way_out_is_waited_for_before_it_goes_on(
     workspace, monkeypatch
 ):
-    monkeypatch.setattr("sftplay_ui.engine.runs.launch", lambda run: None)
+    monkeypatch.setattr("sftplay_ui.engine.runs.launch", lambda run, **_options: None)
     leaving = made_run(workspace, "leaving", STARTED, RunStopped(step=1), pid=os.getpid())
     threading.Timer(0.3, (leaving.folder / "worker.json").unlink).start()
     assert resume_run(leaving) == leaving
