@@ -5,8 +5,14 @@ import shutil
 import pytest
 import torch
 
+from sftplay_ui.engine.device import cpu_device
 from sftplay_ui.engine.errors import DeviceMemoryError
 from sftplay_ui.engine.events import ConfigResolved, PhaseStarted, RunFinished, StepLogged, Warned
+from sftplay_ui.engine.memory.prospect import look_ahead
+from sftplay_ui.engine.memory.simulation import Case
+from sftplay_ui.engine.models.folder import read_config
+from sftplay_ui.engine.worker.model.attention import causal_mask
+from sftplay_ui.engine.worker.simulate import simulate
 from sftplay_ui.engine.worker.training import opening, probe
 from sftplay_ui.engine.worker.training.learner import rng_state
 from sftplay_ui.engine.worker.training.probe import Probe
@@ -91,6 +97,58 @@ def test_memory_that_runs_out_in_a_trial_leaves_no_trace_either(tiny_llama, step
 def test_a_larger_micro_batch_is_seen_to_need_more(tiny_llama, stepper):
     need = needs(stepper(config_for(tiny_llama)))
     assert need[1] < need[2] < need[4]
+
+
+def test_a_step_without_data_needs_what_the_probe_measures(tiny_llama, stepper):
+    config = config_for(tiny_llama)
+    made = stepper(config)
+    causal_mask.cache_clear()
+    with SmallDevice() as device:
+        for weight in made.prepared.model.parameters():  # they were there before
+            device.seen[weight.untyped_storage()] = True
+        needed = Probe(made, device, 100).needed(2)
+    case = Case(
+        read_config(tiny_llama),
+        mode="lora",
+        precision="fp32",
+        device="cpu",
+        lengths=(100, 100),
+        learned=200,
+        optim="adamw",
+        checkpointing=False,
+        lora=config.tuning.lora.model_dump(),
+    )
+    found = simulate(case).parts
+    # the copies of what learns, which the probe puts back, lie beside; the optimizer's states come
+    # after the worst moment
+    expected = found.activations + found.logits + found.gradients + found.adapter
+    assert needed == pytest.approx(expected, rel=0.02)
+
+
+def test_what_a_run_measured_is_what_the_next_estimate_rests_on(tiny_llama, workspace, monkeypatch):
+    config = config_for(tiny_llama, max_steps=1)
+    before = look_ahead(config, cpu_device(), workspace).memory
+    roomy = SmallDevice()
+    train_on(roomy, monkeypatch, config, workspace)
+    after = look_ahead(config, cpu_device(), workspace).memory
+    assert (before.basis, after.basis) == ("closed form", "measured")
+    assert "Measured on this device" in after.basis_words
+    wide, narrow = ((e.high_bytes - e.low_bytes) / e.device_bytes for e in (before, after))
+    assert narrow < wide
+    assert after.categories.slack == 0  # this device takes nothing around its tensors
+    other = config_for(tiny_llama, max_steps=1, lora={"r": 8})
+    assert look_ahead(other, cpu_device(), workspace).memory.basis == "closed form"
+
+
+def test_a_size_that_ran_out_of_memory_is_not_remembered(tiny_llama, stepper):
+    made = stepper(config_for(tiny_llama))
+    need = needs(made)
+    with SmallDevice() as device:
+        device.capacity = (need[2] + need[4]) // 2
+        probe = Probe(made, device, 100)
+        assert probe.needed(4) is None
+        assert probe.needed(2) is not None
+    assert [(each.tokens, each.longest) for each in probe.seen] == [(200, 100)]
 
 
 def test_a_run_on_a_small_device_is_cut_to_it_and_learns_the_same(

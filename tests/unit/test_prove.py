@@ -10,6 +10,7 @@ from sftplay_ui.cli import main
 from sftplay_ui.engine.device import cpu_device
 from sftplay_ui.engine.errors import BackendError, DeviceMemoryError
 from sftplay_ui.engine.memory import proof
+from sftplay_ui.engine.memory.prospect import look_ahead
 from sftplay_ui.engine.models.store import find_model
 from sftplay_ui.engine.worker.prove import measure
 from tests.small_device import SmallDevice
@@ -42,6 +43,16 @@ def test_what_is_predicted_stands_beside_what_was_measured(measured):
     assert one.measured_device == one.measured_allocated + CONTEXT
     assert found.table().count("\n| ") == 2
     assert proof.Proof.of(json.loads(json.dumps(asdict(found)))) == found
+
+
+def test_what_was_proved_is_what_the_next_estimate_rests_on(measured, tiny_llama, workspace):
+    one, most = measured().rows
+    for row in (one, most):
+        config = config_for(tiny_llama, batch_size=row.examples, grad_accum=4 // row.examples)
+        ahead = look_ahead(config, cpu_device(), workspace).memory
+        assert ahead.basis == "measured"
+        assert ahead.peak_allocated_bytes == pytest.approx(row.measured_allocated, abs=9)
+        assert ahead.device_bytes == pytest.approx(row.measured_device, abs=20)
 
 
 def test_a_device_without_room_for_one_example_is_an_expected_failure(measured):

@@ -72,7 +72,8 @@ class Linear:
 class Block:
     """A layer that is repeated `count` times; `small` counts its norms (and a router, if any).
 
-    `experts` are weights that no adapter reaches and that 4-bit loading leaves alone.
+    `experts` are weights that 4-bit loading leaves alone. That newer peft puts adapters on them for
+    `all-linear` is not counted here: a simulated step tells.
     """
 
     count: int

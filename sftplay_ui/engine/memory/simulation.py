@@ -101,7 +101,7 @@ def case_of(
         checkpointing=setup.checkpointing,
         lora=config.tuning.lora.model_dump(),
         double_quant=setup.double_quant,
-        packing=config.train.packing is not False,
+        packing=config.train.packing is not False and now.resolved.backend == "bnb",
     )
 
 

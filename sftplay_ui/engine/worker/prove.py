@@ -66,6 +66,10 @@ def measure(
     now = with_train(
         config, gradient_checkpointing=resolved.gradient_checkpointing, optim=resolved.optim
     )
+    rows = tuple(
+        compare(probe, now, shape, card, context=context, examples=examples)
+        for examples in sorted({1, max(1, found.size)})
+    )
     seen = [replace(each, context=context) for each in probe.seen]
     remember(shape, card, settled_need(config, shape, card, resolved), seen)
     return Proof(
@@ -77,10 +81,7 @@ def measure(
         context_bytes=context,
         versions={package: version(package) for package in PACKAGES},
         trials=found.describe(),
-        rows=tuple(
-            compare(probe, now, shape, card, context=context, examples=examples)
-            for examples in sorted({1, max(1, found.size)})
-        ),
+        rows=rows,
     )
 
 

@@ -153,7 +153,6 @@ def depths(case: Case) -> tuple[int, tuple[int, int]]:
 
 def take_step(case: Case, *, layers: int) -> Step:
     """Take a step of a model cut to so many layers, as the training loop does."""
-    attention.causal_mask.cache_clear()
     shape = ModelShape.of(case.config)
     with as_on(case.device), FakeTensorMode(allow_non_fake_inputs=True):
         counter = LiveBytes(shape.vocabulary)
@@ -207,12 +206,22 @@ def run_phases(
 
 @contextmanager
 def as_on(device: str) -> Iterator[None]:
-    """Compute as on a device: a card keeps no scores of attention, and takes a whole chunk."""
-    if device == "cpu":
-        yield
-        return
-    with patch.object(attention, "LONGEST_WITH_SCORES", 0), patch.object(losses, "CACHED", CHUNK):
-        yield
+    """Compute as on a device: a card keeps no scores of attention, and takes a whole chunk.
+
+    Masks are remembered by the process, and those of a model without data are of no use to another.
+    """
+    rows, chunk = attention.LONGEST_WITH_SCORES, losses.CACHED
+    if device != "cpu":
+        rows, chunk = 0, CHUNK
+    attention.causal_mask.cache_clear()
+    try:
+        with (
+            patch.object(attention, "LONGEST_WITH_SCORES", rows),
+            patch.object(losses, "CACHED", chunk),
+        ):
+            yield
+    finally:
+        attention.causal_mask.cache_clear()
 
 
 def make_states(
