@@ -8,7 +8,7 @@ Timings need a quiet machine. Where others use it too, processor seconds say mor
 both are given, and OMP_NUM_THREADS=1 makes them comparable. `--steps` shortens the job.
 
     python benchmarks/train_speed.py [--data FILE] [--steps N] [--mode lora] [--precision bf16]
-        [--trl-python PYTHON] [--ways grouped packing] [--rounds 3]
+        [--trl-python PYTHON] [--ways grouped packing] [--rounds 3] [--warm]
 """
 
 import argparse
@@ -42,6 +42,7 @@ from sftplay_ui.engine.models.store import fetch_model  # noqa: E402
 from sftplay_ui.engine.runs import Run, start_run  # noqa: E402
 from sftplay_ui.engine.text.templates import choose_template  # noqa: E402
 from sftplay_ui.engine.text.tokens import Tokeniser, tokenise_stream  # noqa: E402
+from sftplay_ui.engine.warm_worker import Standby  # noqa: E402
 from sftplay_ui.engine.worker.products import product_speed  # noqa: E402
 from sftplay_ui.engine.workspace import Workspace  # noqa: E402
 
@@ -86,8 +87,13 @@ def measure_peak(precision: str) -> float:
 
 def run_ours(options: argparse.Namespace, workspace: Workspace) -> dict[str, object] | None:
     """Train with our worker; None where that failed."""
+    standby = Standby()
+    if options.warm:
+        standby.start()
+        assert standby.worker is not None
+        standby.worker.ready.wait()
     began = time.time()
-    run = start_run(configure(options), workspace)
+    run = start_run(configure(options), workspace, standby)
     spent: list[float] = []
     events: list[Event] = []
     try:
@@ -186,6 +192,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--processes", type=int, default=1, help="processor time is the first's")
     parser.add_argument("--lanes", type=int, help="threads with examples of their own")
+    parser.add_argument("--warm", action="store_true", help="start as a window does that is open")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--trl-python", type=Path, help="Python of an environment with TRL")
     parser.add_argument("--ways", nargs="*", default=WAYS, help="TRL's settings to try")

@@ -131,7 +131,7 @@ class Standby:
     """At most one worker that waits, kept by a window; `tend` starts it, `hand_over` uses it up."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.worker: WarmWorker | None = None
         self.idle_since: float | None = None
         self.is_closed = False
@@ -146,9 +146,14 @@ class Standby:
             now = time.monotonic()
             if not idle or self.idle_since is None:
                 self.idle_since = now
-            if self.worker is not None or self.is_closed or now - self.idle_since < IDLE_SECONDS:
-                return
-            if psutil.virtual_memory().available >= LEAST_FREE_BYTES:
+            idle_long = now - self.idle_since >= IDLE_SECONDS
+            if idle_long and psutil.virtual_memory().available >= LEAST_FREE_BYTES:
+                self.start()
+
+    def start(self) -> None:
+        """Start a worker that waits, unless there is one."""
+        with self.lock:
+            if self.worker is None and not self.is_closed:
                 self.worker = WarmWorker()
 
     def hand_over(

@@ -14,6 +14,7 @@ from sftplay_ui.engine.chat_session import AnswerStats, ChatSession, Side
 from sftplay_ui.engine.config import GenerateConfig, RunConfig
 from sftplay_ui.engine.data.examples import Example, Message
 from sftplay_ui.engine.errors import DataError, SFTPlayError
+from sftplay_ui.engine.warm_worker import Standby
 from sftplay_ui.engine.workspace import Workspace
 
 GAVE_WAY = (
@@ -36,9 +37,15 @@ class Exchange:
 class ChatRoom:
     """Holds at most one session; every method may be called from any thread."""
 
-    def __init__(self, workspace: Workspace, configure: Callable[[str], RunConfig]) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        configure: Callable[[str], RunConfig],
+        standby: Standby | None = None,
+    ) -> None:
         self.workspace = workspace
         self.configure = configure
+        self.standby = standby
         self.session: ChatSession | None = None
         self.model = ""
         self.exchanges: list[Exchange] = []
@@ -63,7 +70,7 @@ class ChatRoom:
                 self.exchanges = []
             self.close()
             self.session, self.model = (
-                ChatSession.open(self.configure(model), self.workspace),
+                ChatSession.open(self.configure(model), self.workspace, self.standby),
                 model,
             )
             self.note = ""

@@ -49,7 +49,7 @@ class ChatTab:
     def __init__(self, workspace: Workspace, live: LiveRuns) -> None:
         self.workspace = workspace
         self.live = live
-        self.room = ChatRoom(workspace, self.configure)
+        self.room = ChatRoom(workspace, self.configure, live.standby)
         live.make_room.append(self.room.give_way)
 
     # ---- layout ----

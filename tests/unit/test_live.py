@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,6 +35,24 @@ def live(workspace: Workspace) -> Iterator[LiveRuns]:
     runs = LiveRuns(workspace)
     yield runs
     runs.close()
+
+
+def test_a_page_that_asks_keeps_a_worker_ready_unless_something_runs(workspace):
+    told = []
+    closed = []
+    standby = SimpleNamespace(
+        tend=lambda *, idle: told.append(idle), close=lambda: closed.append(True)
+    )
+    live = LiveRuns(workspace, standby=standby)
+    assert told == []  # nobody looks yet
+    ask(live)
+    living = stand_in.start(stand_in.make_run(workspace, "alive"), "--pause", "30")
+    ask(live)
+    living.kill()
+    living.wait()
+    live.close()
+    assert told == [True, False]
+    assert closed == [True]
 
 
 def wait_for(what: Callable[[], bool]) -> None:
