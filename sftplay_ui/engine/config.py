@@ -212,6 +212,11 @@ class TrainConfig(Section):
         "auto",
         description="Threads of a CPU that each learn from part of a micro-batch; auto by cores.",
     )
+    sharding: Literal["no", "fsdp"] = Field(
+        "no",
+        description="Whether processes that learn together each keep only a part of the weights "
+        "(fsdp): for models that one device cannot hold; slower.",
+    )
     bf16: bool | Auto = Field("auto", description="Compute in bfloat16 where the device can.")
     fp16: bool | Auto = Field("auto", description="Compute in float16: older CUDA cards only.")
     gradient_checkpointing: bool | Auto = Field(

@@ -96,6 +96,7 @@ class Resolved:
     double_quant: bool = False
     unpacked: bool = False
     backend: str = "bnb"
+    spread: bool = False
 
 
 def resolve(
@@ -168,6 +169,8 @@ def choose_mode(config: RunConfig, device: DeviceInfo, *, encodes: bool = False)
         )
     if asked != "auto":
         return Choice("tuning.mode", asked, "as asked")
+    if config.train.sharding != "no":
+        return Choice("tuning.mode", "lora", "4-bit weights cannot be spread over processes")
     if device.kind == "cuda":
         return Choice("tuning.mode", "qlora", f"4-bit weights leave most room on {device.name}")
     return Choice("tuning.mode", "lora", f"16-bit weights are fastest on {device.name}")
@@ -270,6 +273,8 @@ def choose_learning_rate(train: TrainConfig, mode: str, model: ModelSize) -> Cho
 
 def choose_optimizer(train: TrainConfig, device: DeviceInfo) -> Choice:
     """Choose the optimizer; 8-bit states pay off on CUDA only."""
+    if train.sharding != "no":
+        return Choice("train.optim", "adamw", "the only one that knows spread weights")
     if device.kind == "cuda":
         if train.optim == "auto":
             return Choice("train.optim", "adamw_8bit", "a quarter of the memory on CUDA")

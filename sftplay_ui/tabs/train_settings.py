@@ -28,6 +28,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "tuning.double_quant",
         "tuning.unpack_4bit",
         "train.processes",
+        "train.sharding",
         "train.packing",
         "train.batch_size",
         "train.grad_accum",

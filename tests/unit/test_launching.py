@@ -63,18 +63,3 @@ def test_machines_without_an_address_are_refused(workspace, tiny_llama, capsys):
     arguments = ["--workspace", str(workspace.root), "--nodes", "2", "--json"]
     assert main(["train", *arguments]) == 1
     assert "--address" in json.loads(capsys.readouterr().out)["error"]["fix"]
-
-
-@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
-def test_weights_spread_over_processes_are_refused_before_anything_is_lost(way, monkeypatch):
-    from types import SimpleNamespace
-
-    from accelerate import DistributedType
-
-    from sftplay_ui.engine.errors import BackendError
-    from sftplay_ui.engine.worker.training import opening
-
-    spread = SimpleNamespace(distributed_type=DistributedType(way))
-    monkeypatch.setattr(opening, "Accelerator", lambda **_options: spread)
-    with pytest.raises(BackendError, match=way):
-        opening.make_accelerator(SimpleNamespace(mode="lora", precision="bf16"), cpu=True)

@@ -75,7 +75,8 @@ def stepper_for(prepared, examples, batch_size: int) -> Stepper:
     course = Course(examples, plan, batch_size, pad_id=0, max_grad_norm=0.0)
     weights = [p for p in prepared.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights)
-    return Stepper(prepared, course, accelerator=Accelerator(cpu=True), optimizer=optimizer)
+    learner = Learner(prepared)
+    return Stepper(learner, course, accelerator=Accelerator(cpu=True), optimizer=optimizer)
 
 
 def gather(stepper: Stepper) -> float:

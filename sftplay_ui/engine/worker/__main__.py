@@ -47,7 +47,10 @@ from sftplay_ui.engine.warm_worker import READY
 PACKAGES = ("sft-play", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "unsloth")
 EXIT_FAILED = 1
 # what a launcher tells the processes of one run: not meant for the next run in line
-TOGETHER = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
+TOGETHER = (
+    *("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_"),
+    *("ACCELERATE_USE_", "FSDP_"),
+)
 # what takes long to import, and every job stands on. Not peft: it imports bitsandbytes, which asks
 # CUDA for its cards, and which of them a run may see is known only when it holds one
 LIBRARIES = ("torch", "accelerate", "transformers.modeling_utils", "transformers.models.auto")

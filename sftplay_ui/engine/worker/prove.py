@@ -29,7 +29,7 @@ from sftplay_ui.engine.worker.memory_use import CudaMemory, DeviceMemory
 from sftplay_ui.engine.worker.model.load import prepare
 from sftplay_ui.engine.worker.model.placement import usable_device
 from sftplay_ui.engine.worker.training.batches import Plan
-from sftplay_ui.engine.worker.training.learner import Course, Stepper
+from sftplay_ui.engine.worker.training.learner import Course, Learner, Stepper
 from sftplay_ui.engine.worker.training.opening import make_accelerator
 from sftplay_ui.engine.worker.training.optimizers import make_optimizer
 from sftplay_ui.engine.worker.training.probe import Probe
@@ -54,7 +54,7 @@ def measure(
     share = resolved.effective_batch
     course = Course([], Plan([longest] * share, share, 1, 0), 1, 0, config.train.max_grad_norm)
     stepper = Stepper(
-        prepared,
+        Learner(prepared),
         course,
         accelerator=accelerator,
         optimizer=make_optimizer(prepared.model, resolved, config.train.weight_decay),

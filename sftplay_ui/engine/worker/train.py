@@ -25,11 +25,12 @@ from sftplay_ui.engine.worker.memory_use import peak_bytes
 from sftplay_ui.engine.worker.phases import StopRequested
 from sftplay_ui.engine.worker.training.learner import Update
 from sftplay_ui.engine.worker.training.opening import open_session
-from sftplay_ui.engine.worker.training.outcome import leave_adapter, write_figures
+from sftplay_ui.engine.worker.training.outcome import Tuned, leave_adapter, write_figures
 from sftplay_ui.engine.worker.training.schedule import learning_rate
 from sftplay_ui.engine.worker.training.session import Session
+from sftplay_ui.engine.worker.training.sharding import gathered
 from sftplay_ui.engine.worker.training.spikes import describe_jump
-from sftplay_ui.engine.worker.training.state import read_weights
+from sftplay_ui.engine.worker.training.state import learned_weights, read_weights
 
 
 def train(config: RunConfig, run_dir: Path) -> Iterator[Event]:
@@ -152,15 +153,18 @@ def describe(session: Session, rate: float, update: Update) -> StepLogged:
 def finish(session: Session, began: float) -> Iterator[Event]:
     """Take the best or the last weights, write the adapter's folder and the figures."""
     train, progress = session.config.train, session.progress
-    if not session.stepper.accelerator.is_main_process:
-        return
+    prepared, is_main = session.stepper.prepared, session.stepper.accelerator.is_main_process
     yield PhaseStarted(phase="save")
     best = progress.best_step
     if train.load_best_model_at_end and best not in (None, progress.step):
-        read_weights(session.checkpoints / f"checkpoint-{best}", session.stepper.prepared.model)
+        read_weights(session.checkpoints / f"checkpoint-{best}", prepared.model)
+    # the processes may have the weights only together
+    weights = gathered(learned_weights(prepared.model), keep=is_main)
+    if not is_main:
+        return
     figures = session.figures()
     facts = session.adapter_facts()
-    adapter = leave_adapter(facts, session.base, session.stepper.prepared, figures)
+    adapter = leave_adapter(facts, session.base, Tuned(prepared, weights), figures)
     write_figures(session.run_dir / "metrics.json", figures)
     seconds = round(time.monotonic() - began, 3)
     yield RunFinished(step=progress.step, adapter=str(adapter), seconds=seconds)

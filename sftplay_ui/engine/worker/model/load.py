@@ -198,7 +198,8 @@ def prepare(
     base = load_base(
         folder.path,
         dtype=weight_dtype(resolved.mode, resolved.precision),
-        device=device,
+        # what is going to be spread may be too large for one device
+        device="cpu" if resolved.spread else device,
         quantised=resolved.mode == "qlora" and not resolved.unpacked,
         double_quant=resolved.double_quant,
     )

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from sftplay_ui.engine.errors import DeviceMemoryError, NotFiniteError
@@ -26,11 +27,11 @@ from sftplay_ui.engine.worker.training.batches import (
     side_by_side,
 )
 from sftplay_ui.engine.worker.training.lanes import Lanes
+from sftplay_ui.engine.worker.training.sharding import gathered, is_spread
 
 # fp16 halves its scale when a gradient overflows; more than this in a row is no accident
 OVERFLOWS_ALLOWED = 3
-# ways of going along in which no process has all of the weights
-SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+Result = TypeVar("Result")
 
 
 class Learner(nn.Module):
@@ -69,6 +70,10 @@ class Learner(nn.Module):
         head = base.get_output_embeddings().weight
         return summed_loss(hidden[batch.keep], head, batch.target, smoothing=smoothing)
 
+    def lend(self, use: Callable[[nn.Module], Result]) -> Result:
+        """Let something else use the model, such as the writing of answers."""
+        return use(self.model)
+
     def seen(self, batch: MicroBatch) -> dict[str, Tensor]:
         """Give what the model reads: the tokens, or their embeddings with noise while it learns."""
         if not (self.noise and self.model.training):
@@ -97,8 +102,6 @@ class Course:
     batch_size: int
     pad_id: int
     max_grad_norm: float
-    noise: float = 0.0
-    smoothing: float = 0.0
     # where shorter examples are taken more at a time: the longest one's tokens
     longest: int = 0
 
@@ -108,7 +111,7 @@ class Stepper:
 
     def __init__(
         self,
-        prepared: Prepared,
+        learner: Learner,
         course: Course,
         *,
         accelerator: Accelerator,
@@ -116,16 +119,21 @@ class Stepper:
         lanes: Lanes | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare model and optimizer; `between` is called after each micro-batch and may raise."""
-        self.prepared = prepared
+        """Prepare model and optimizer; `between` is called after each micro-batch and may raise.
+
+        Weights are spread before, where they are to be: the optimizer has to know their parts.
+        """
+        self.prepared = learner.prepared
         self.course = course
         self.plan = course.plan
         self.accelerator = accelerator
-        # for evaluations, where processes need not keep step with each other
-        self.alone = Learner(prepared, noise=course.noise, smoothing=course.smoothing)
-        self.learner = accelerator.prepare_model(self.alone)
+        # for evaluations, where processes need not keep step with each other unless it is spread
+        self.alone = learner
+        self.spread = is_spread(learner)
+        placed = {"device_placement": False, "evaluation_mode": True} if self.spread else {}
+        self.learner = accelerator.prepare_model(learner, **placed)
         self.optimizer = accelerator.prepare_optimizer(optimizer)
-        self.weights = [p for p in prepared.model.parameters() if p.requires_grad]
+        self.weights = [p for p in learner.model.parameters() if p.requires_grad]
         self.batch_size = course.batch_size
         self.lanes = lanes or Lanes()
         self.between = between
@@ -190,7 +198,8 @@ class Stepper:
     def backward_all(self, step: int, learned: int) -> Tensor:
         """Run all micro-batches of a step; give this process's part of their summed loss.
 
-        Processes exchange nothing meanwhile, so that one which runs out of memory may begin again.
+        Processes exchange nothing meanwhile, so that one which runs out of memory may begin again;
+        unless the weights are spread: then all of them come together for every layer.
         """
         ranks = self.accelerator.num_processes
         if self.at_once > 1:
@@ -253,8 +262,8 @@ class Stepper:
         return self.plan.cut(numbers, size, longest=self.course.longest, padded=padded)
 
     def share_gradients(self) -> None:
-        """Average the gradients over the processes, in one exchange."""
-        if self.accelerator.num_processes == 1:
+        """Average the gradients over the processes, in one exchange; spread ones already are."""
+        if self.accelerator.num_processes == 1 or self.spread:
             return
         together = torch.cat([weight.grad.flatten().float() for weight in self.weights])
         together = self.accelerator.reduce(together, "mean")
@@ -265,13 +274,14 @@ class Stepper:
             start += weight.numel()
 
     def micro_batches(self, step: int) -> list[tuple[MicroBatch, int]]:
-        """Build this process's micro-batches; one without a share goes along with weight 0."""
+        """Build this process's micro-batches; where it lacks one it goes along with weight 0."""
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         numbers = self.plan.examples(step)
-        share = numbers[rank::ranks]
-        if not share:
-            return [(self.batch(numbers[:1]), 0)]
-        return [(self.batch(each), 1) for each in self.cut(share)]
+        shares = [self.cut(numbers[start::ranks]) for start in range(ranks)]
+        # with spread weights all processes take as many passes as the one that has most to do
+        needed = max(map(len, shares)) if self.spread else 1
+        batches = [(self.batch(each), 1) for each in shares[rank]]
+        return batches + [(self.batch(numbers[:1]), 0)] * (needed - len(batches))
 
     def batch(self, numbers: Sequence[int]) -> MicroBatch:
         """Lay some training examples side by side, or padded where the model needs that."""
@@ -288,7 +298,8 @@ class Stepper:
     def clipped_norm(self) -> float:
         """Clip the gradients (0 is off) and give the norm they had."""
         limit = self.course.max_grad_norm or math.inf
-        return float(self.accelerator.clip_grad_norm_(self.weights, limit))
+        norm = self.accelerator.clip_grad_norm_(self.weights, limit)
+        return float(gathered({"norm": norm}, keep=True)["norm"])
 
     def recompute(self) -> None:
         """Recompute activations from here on: slower, and leaner."""
@@ -297,6 +308,12 @@ class Stepper:
 
     def make_room(self, reason: str) -> Warned:
         """Need less memory for the same result; DeviceMemoryError when there is no way left."""
+        if self.spread:
+            raise DeviceMemoryError(
+                f"The device ran out of memory ({reason}); with spread weights no process can redo "
+                "a step by itself.",
+                "Lower train.batch_size or set train.gradient_checkpointing: true, then resume.",
+            )
         if self.batch_size > 1:
             self.batch_size = (self.batch_size + 1) // 2
             how = f"micro-batches of {self.batch_size} from here on, as many examples a step"

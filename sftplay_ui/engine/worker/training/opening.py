@@ -16,7 +16,6 @@ from sftplay_ui.engine.backends import RECEIPT, Receipt
 from sftplay_ui.engine.checkpoints import file_hash
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig
-from sftplay_ui.engine.errors import BackendError
 from sftplay_ui.engine.events import ConfigResolved, Event, PhaseStarted, Warned
 from sftplay_ui.engine.models.folder import ModelFolder
 from sftplay_ui.engine.models.store import fetch_model
@@ -31,11 +30,12 @@ from sftplay_ui.engine.worker.phases import leave_if_asked, leave_if_urged, tell
 from sftplay_ui.engine.worker.training.batches import Plan
 from sftplay_ui.engine.worker.training.identity import Identity, model_hash
 from sftplay_ui.engine.worker.training.lanes import Lanes, choose_lanes
-from sftplay_ui.engine.worker.training.learner import SHARDING, Course, Stepper
+from sftplay_ui.engine.worker.training.learner import Course, Learner, Stepper
 from sftplay_ui.engine.worker.training.material import Material, read_material
 from sftplay_ui.engine.worker.training.optimizers import make_optimizer
 from sftplay_ui.engine.worker.training.probe import settle_batch
 from sftplay_ui.engine.worker.training.session import Session
+from sftplay_ui.engine.worker.training.sharding import settle_sharding, spread, take_over
 from sftplay_ui.engine.worker.training.watch import Watch
 from sftplay_ui.engine.workspace import Workspace
 
@@ -82,11 +82,13 @@ def load(
     config: RunConfig, run_dir: Path, base: ModelFolder, material: Material, watch: Watch
 ) -> Session:
     """Decide what is `auto`, load the base model, and make it ready to take steps."""
+    config = take_over(config)
     device = usable_device()
     size = ModelSize.of(base.config(), parameter_count(base.path))
     ranks = processes()
     backend = settled_backend(config, run_dir).choice()
     resolved = resolve(config, device, size, material.longest, ranks, backend)
+    resolved = settle_sharding(resolved, config.train, ranks)
     accelerator = make_accelerator(resolved, cpu=device.kind == "cpu")
     load_model = prepare_with_unsloth if resolved.backend == "unsloth" else prepare
     prepared = load_model(
@@ -98,13 +100,18 @@ def load(
         batch_size=resolved.batch_size,
         pad_id=watch.tokeniser.pad_id,
         max_grad_norm=config.train.max_grad_norm,
-        noise=config.train.neftune_noise_alpha,
-        smoothing=config.train.label_smoothing_factor,
         longest=material.longest if config.train.batch_size == "auto" else 0,
     )
+    learner = Learner(
+        prepared,
+        noise=config.train.neftune_noise_alpha,
+        smoothing=config.train.label_smoothing_factor,
+    )
+    if resolved.spread:
+        spread(learner, prepared.base, accelerator.device, ranks)
     lanes = choose_lanes(config.train, prepared, resolved, processes=ranks)
     stepper = Stepper(
-        prepared,
+        learner,
         course,
         accelerator=accelerator,
         optimizer=make_optimizer(prepared.model, resolved, config.train.weight_decay),
@@ -135,24 +142,14 @@ def processes() -> int:
 
 
 def make_accelerator(resolved: Resolved, *, cpu: bool) -> Accelerator:
-    """Make the accelerator: autocast only where weights are fp32, loss scaling only for fp16.
-
-    Raises BackendError for ways of going along in which no process has all of the weights.
-    """
+    """Make the accelerator: autocast only where weights are fp32, loss scaling only for fp16."""
     mixed = resolved.precision if resolved.mode == "full" or resolved.precision == "fp16" else "no"
-    accelerator = Accelerator(
+    return Accelerator(
         cpu=cpu,
         mixed_precision="no" if mixed == "fp32" else mixed,
         # no buffer of a language model changes, and processes may differ by a micro-batch
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    if accelerator.distributed_type in SHARDING:
-        way = accelerator.distributed_type.value
-        raise BackendError(
-            f"{way} spreads the weights over the processes; that cannot be saved yet.",
-            "Use distributed_type: MULTI_GPU in the accelerate configuration.",
-        )
-    return accelerator
 
 
 def identify(session: Session) -> Identity:

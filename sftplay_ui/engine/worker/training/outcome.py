@@ -3,11 +3,12 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peft import PeftModel
 from safetensors import SafetensorError
+from torch import Tensor
 
 from sftplay_ui.engine.adapters import Adapter, mark_newest, write_contract
 from sftplay_ui.engine.atomic_file import replace_text
@@ -42,8 +43,16 @@ library_name: {library}
 """
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """What a training has made: the model, and its weights that learned, whole."""
+
+    prepared: Prepared
+    weights: Mapping[str, Tensor]
+
+
 def leave_adapter(
-    facts: Adapter, base: ModelFolder, prepared: Prepared, figures: Mapping[str, object]
+    facts: Adapter, base: ModelFolder, tuned: Tuned, figures: Mapping[str, object]
 ) -> Path:
     """Write the folder `facts.path` in one move, name it in `adapters/last`, and return it.
 
@@ -54,7 +63,7 @@ def leave_adapter(
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     try:
-        fill(staged, facts, base, prepared, figures)
+        fill(staged, facts, base, tuned, figures)
         if final.exists():
             discard(final)
         staged.replace(final)
@@ -76,15 +85,20 @@ def fill(
     folder: Path,
     facts: Adapter,
     base: ModelFolder,
-    prepared: Prepared,
+    tuned: Tuned,
     figures: Mapping[str, object],
 ) -> None:
     """Write all that belongs into the adapter's folder, and force it to the disk."""
-    if isinstance(prepared.model, PeftModel):
-        prepared.model.peft_config["default"].base_model_name_or_path = public_name(base)
-        write_weights(folder, prepared.model)
+    model = tuned.prepared.model
+    if isinstance(model, PeftModel):
+        model.peft_config["default"].base_model_name_or_path = public_name(base)
+        write_weights(folder, model, tuned.weights)
     else:
-        prepared.base.save_pretrained(folder)
+        state, names = model.state_dict(), {id(w): name for name, w in model.named_parameters()}
+        for name, weight in model.named_parameters(remove_duplicate=False):
+            # tied weights have several names, and one tensor
+            state[name] = tuned.weights[names[id(weight)]]
+        tuned.prepared.base.save_pretrained(folder, state_dict=state)
     for name in TOKENIZER_FILES:
         if (base.path / name).is_file():
             shutil.copyfile(base.path / name, folder / name)

@@ -46,7 +46,8 @@ def settle_batch(session: Session) -> Iterator[Event]:
     memory = memory_of(stepper.accelerator.device)
     left_open = train.batch_size == train.grad_accum == "auto"
     begun = list_checkpoints(session.source_of_checkpoints() / "checkpoints")
-    if memory is None or begun or not left_open:
+    # processes with spread weights cannot try by themselves: there the estimate decides
+    if memory is None or begun or not left_open or stepper.spread:
         return
     yield PhaseStarted(phase="probe")
     probe = Probe(stepper, memory, session.material.longest)

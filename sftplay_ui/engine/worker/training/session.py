@@ -28,7 +28,7 @@ from sftplay_ui.engine.worker.training.learner import Stepper
 from sftplay_ui.engine.worker.training.material import Material
 from sftplay_ui.engine.worker.training.state import (
     Progress,
-    all_draws,
+    Whole,
     learned_bytes,
     read_state,
     write_state,
@@ -76,14 +76,14 @@ class Session:
     def save(self) -> Iterator[Event]:
         """Save a checkpoint of the last complete step and clear away the ones no longer needed.
 
-        The first of several processes writes; the random numbers of all of them go into it.
+        The first of several processes writes, what all of them have together.
         """
-        draws = all_draws(self.stepper)
+        whole = Whole.of(self.stepper)
         if not self.stepper.accelerator.is_main_process:
             return
         yield PhaseStarted(phase="save")
         self.progress.batch_size = self.stepper.batch_size
-        write = partial(write_state, stepper=self.stepper, progress=self.progress, draws=draws)
+        write = partial(write_state, stepper=self.stepper, progress=self.progress, whole=whole)
         saved = save_checkpoint(self.checkpoints, self.progress.step, write)
         prune(self.checkpoints, self.config.train.save_total_limit, self.progress.best_step)
         yield CheckpointSaved(step=saved.step, path=str(saved.path), bytes=saved.bytes())

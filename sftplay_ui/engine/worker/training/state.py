@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,12 @@ from torch import Tensor, nn
 from sftplay_ui.engine.errors import NotFiniteError, ResumeError
 from sftplay_ui.engine.worker.model.load import stored_name
 from sftplay_ui.engine.worker.training.learner import Stepper, Update, rng_state, set_rng_state
+from sftplay_ui.engine.worker.training.sharding import (
+    gathered,
+    gathered_state,
+    own_part,
+    own_state,
+)
 from sftplay_ui.engine.worker.training.spikes import WINDOW
 
 STATE_FILE, OPTIMIZER_FILE, RNG_FILE = "state.json", "optimizer.pt", "rng.pt"
@@ -66,19 +72,31 @@ class Progress:
             self.evaluations_without_gain += 1
 
 
-def all_draws(stepper: Stepper) -> list[dict[str, object]]:
-    """Take the random numbers' state of every process; all of them must ask."""
-    return gather_object([rng_state()])
+@dataclass(frozen=True)
+class Whole:
+    """What all processes have only together: weights that learn, moments, and random numbers."""
+
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, object]
+    draws: Sequence[Mapping[str, object]]
+
+    @classmethod
+    def of(cls, stepper: Stepper) -> "Whole":
+        """Gather it for the first process; all of them must ask."""
+        keep = stepper.accelerator.is_main_process
+        return cls(
+            gathered(learned_weights(stepper.prepared.model), keep=keep),
+            gathered_state(stepper.optimizer.state_dict(), keep=keep),
+            gather_object([rng_state()]),
+        )
 
 
-def write_state(
-    folder: Path, stepper: Stepper, progress: Progress, *, draws: list[dict[str, object]]
-) -> None:
-    """Write everything a resume needs into a (staged) folder; `draws` come from `all_draws`."""
-    write_weights(folder, stepper.prepared.model)
-    torch.save(stepper.optimizer.state_dict(), folder / OPTIMIZER_FILE)
+def write_state(folder: Path, stepper: Stepper, progress: Progress, *, whole: Whole) -> None:
+    """Write everything a resume needs into a (staged) folder."""
+    write_weights(folder, stepper.prepared.model, whole.weights)
+    torch.save(whole.optimizer, folder / OPTIMIZER_FILE)
     scaler = stepper.accelerator.scaler
-    rng = {"processes": draws, "scaler": scaler.state_dict() if scaler else {}}
+    rng = {"processes": whole.draws, "scaler": scaler.state_dict() if scaler else {}}
     torch.save(rng, folder / RNG_FILE)
     (folder / STATE_FILE).write_text(json.dumps(asdict(progress)), encoding="utf-8")
 
@@ -91,9 +109,10 @@ def read_state(folder: Path, stepper: Stepper) -> Progress:
     read_weights(folder, stepper.prepared.model)
     device = stepper.accelerator.device
     # torch knows no cpu:0, the device of one of several processes
-    device = "cpu" if device.type == "cpu" else device
+    device = "cpu" if device.type == "cpu" or stepper.spread else device
     optimizer = torch.load(folder / OPTIMIZER_FILE, weights_only=True, map_location=device)
-    stepper.optimizer.load_state_dict(optimizer)
+    in_order = [w for group in stepper.optimizer.param_groups for w in group["params"]]
+    stepper.optimizer.load_state_dict(own_state(optimizer, in_order))
     rng = torch.load(folder / RNG_FILE, weights_only=True, map_location="cpu")
     if stepper.accelerator.scaler and rng["scaler"]:
         stepper.accelerator.scaler.load_state_dict(rng["scaler"])
@@ -104,7 +123,10 @@ def read_state(folder: Path, stepper: Stepper) -> Progress:
 
 
 def learned_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Give the weights that learn, under the names peft and transformers store them by."""
+    """Give the weights that learn, under the names peft and transformers store them by.
+
+    Of spread ones each process has its part.
+    """
     return {
         stored_name(name): parameter.detach()
         for name, parameter in model.named_parameters()
@@ -117,9 +139,11 @@ def learned_bytes(model: nn.Module) -> int:
     return sum(w.numel() * w.element_size() for w in learned_weights(model).values())
 
 
-def write_weights(folder: Path, model: nn.Module) -> None:
-    """Write the weights that learn, with what is needed to open them; refuse NaN and infinity."""
-    weights = learned_weights(model)
+def write_weights(folder: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Write a model's learned weights, with what is needed to open them.
+
+    Raises NotFiniteError rather than write NaN and infinity.
+    """
     broken = next((name for name, w in weights.items() if not torch.isfinite(w).all()), None)
     if broken is not None:
         raise NotFiniteError(
@@ -144,7 +168,7 @@ def read_weights(folder: Path, model: nn.Module) -> None:
     check_shapes(path, weights, stored)
     with torch.no_grad():
         for key, weight in weights.items():
-            weight.copy_(stored[key])
+            weight.copy_(own_part(stored[key], weight))
 
 
 def check_shapes(path: Path, weights: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:

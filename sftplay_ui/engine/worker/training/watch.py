@@ -6,7 +6,9 @@ Both go through the very code that trains and that chats. Scores after the train
 
 import math
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,6 +38,7 @@ from sftplay_ui.engine.worker.phases import leave_if_asked
 from sftplay_ui.engine.worker.scoring.questions import question_text
 from sftplay_ui.engine.worker.training.learner import Stepper, rng_state, set_rng_state
 from sftplay_ui.engine.worker.training.material import Material
+from sftplay_ui.engine.worker.training.sharding import one_voice, part
 from sftplay_ui.engine.worker.writing.generate import Limits, generate_batch
 
 # Enough to see form and content; a whole answer would hold up the training.
@@ -98,6 +101,7 @@ class Watch:
                 metrics = yield from self.score_loss(stepper)
             metrics |= yield from self.write_samples(stepper, step)
         finally:
+            part(stepper.alone)
             model.train()
             set_rng_state(rng)
         if metrics:
@@ -110,19 +114,22 @@ class Watch:
         share = share[accelerator.process_index :: accelerator.num_processes]
         size = stepper.batch_size
         yield PhaseStarted(phase="evaluate", total=len(share))
+        rounds = [(share[start : start + size], 1) for start in range(0, len(share), size)]
+        if stepper.spread:  # all take as many passes as the first process, whose share is largest
+            needed = math.ceil(math.ceil(len(self.examples) / accelerator.num_processes) / size)
+            rounds += [([self.examples[0]], 0)] * (needed - len(rounds))
         total = torch.zeros(2, dtype=torch.float64)
-        for start in range(0, len(share), size):
+        for done, (some, counts) in enumerate(rounds, start=1):
             if (
                 accelerator.num_processes == 1
             ):  # several must leave together, at the end of the step
                 leave_if_asked(self.run_dir)
-            some = share[start : start + size]
             each = math.ceil(len(some) / stepper.at_once)
             parts = [some[n : n + each] for n in range(0, len(some), each)]
             batches = [stepper.lay(part).to(accelerator.device) for part in parts]
             learned = sum(batch.learned_tokens for batch in batches)
-            total += torch.tensor([sum(stepper.losses(batches)), learned])
-            yield PhaseProgressed(done=min(start + size, len(share)))
+            total += torch.tensor([sum(stepper.losses(batches)), learned]) * counts
+            yield PhaseProgressed(done=min(done * size, len(share)))
         loss, learned = accelerator.reduce(total.to(accelerator.device), "sum").tolist()
         mean = loss / learned if learned else math.nan
         # beyond e^700 there is no such number; a loss like that is broken anyway
@@ -134,11 +141,12 @@ class Watch:
     ) -> Generator[Event, None, dict[str, float]]:
         """Answer the sample questions, side by side and greedily; give the mean scores wanted.
 
-        The first process answers; all get its scores, since all have to decide alike.
+        The first process answers, and the others with it where the weights are spread; all get its
+        scores, since all have to decide alike.
         """
         accelerator = stepper.accelerator
         scores: dict[str, float] = {}
-        if self.questions and accelerator.is_main_process:
+        if self.questions and (accelerator.is_main_process or stepper.spread):
             texts = self.answer(stepper)
             for question, text in list(zip(self.questions, texts, strict=True))[: self.shown]:
                 yield SampleGenerated(
@@ -164,13 +172,15 @@ class Watch:
             # several processes leave together, at the end of the step
             lambda: alone and stop_requested(self.run_dir),
         )
-        answers = generate_batch(
-            stepper.prepared.model,
-            [self.prompt_ids(question) for question in self.questions],
+        write = partial(
+            generate_batch,
+            prompts=[self.prompt_ids(question) for question in self.questions],
             limits=limits,
             pad_id=self.tokeniser.pad_id,
             batch_size=min(len(self.questions), ANSWERED_AT_ONCE),
         )
+        with one_voice(stepper.prepared.base) if stepper.spread else nullcontext():
+            answers = stepper.alone.lend(write)
         if alone:
             leave_if_asked(self.run_dir)
         return [self.tokeniser.decode(answer.ids, skip_special=True) for answer in answers]
