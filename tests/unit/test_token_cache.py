@@ -1,6 +1,8 @@
 """Tokens kept on the disk: the same examples, made once, and never stale or torn."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -46,7 +48,22 @@ def test_the_tokens_are_those_of_the_examples_in_their_order(source, monkeypatch
         assert table.taught.tolist() == [learned_count(example) for example in expected]
         assert table.cut_tokens.tolist() == [example.cut_tokens for example in expected]
         assert table.cut_learned.tolist() == [example.cut_learned for example in expected]
+        assert table.breaks.tolist() == ["\n" in example.text for example in expected]
         assert list(table.systems) == [""] or list(table.systems) == [None]
+
+
+def test_columns_are_laid_and_seen_without_importing_pandas():
+    code = (
+        "import sys, numpy as np, pyarrow as pa;"
+        "from sftplay_ui.engine.worker.training.token_cache import laid, seen;"
+        "numbers = laid(np.arange(5, dtype=np.int32), pa.int32());"
+        "marks = laid(np.array([True, False, True]), pa.bool_());"
+        "print(seen(numbers[2:]).tolist(), seen(marks[1:]).tolist(), 'pandas' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT_ROOT
+    )
+    assert done.stdout == "[2, 3, 4] [False, True] False\n"
 
 
 def test_a_second_opening_makes_nothing(source):

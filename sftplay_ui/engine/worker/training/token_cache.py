@@ -183,14 +183,32 @@ def column(batch: Sequence[TokenisedExample], name: str) -> pa.Array:
     """Lay one property of examples into a column."""
     kind = SCHEMA.field(name).type
     if name == "breaks":
-        return pa.array(["\n" in example.text for example in batch], kind)
+        return laid(np.array(["\n" in example.text for example in batch], bool), kind)
     if not pa.types.is_list(kind):
-        return pa.array([getattr(example, name) for example in batch], kind)
+        return laid(np.array([getattr(example, name) for example in batch], np.int32), kind)
     values = [bytes(memoryview(getattr(example, name))) for example in batch]
     width = kind.value_type.bit_width // 8
     ends = np.cumsum([0, *(len(value) // width for value in values)], dtype=np.int32)
     flat = np.frombuffer(b"".join(values), kind.value_type.to_pandas_dtype())
-    return pa.ListArray.from_arrays(ends, flat)
+    return pa.ListArray.from_arrays(laid(ends, pa.int32()), laid(flat, kind.value_type))
+
+
+def laid(numbers: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Lay numbers of the right type into a column; `pa.array` would import pandas to look at them.
+
+    That takes longer than to tokenise some hundred examples.
+    """
+    packed = np.packbits(numbers, bitorder="little") if numbers.dtype == bool else numbers
+    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(packed)])
+
+
+def seen(column: pa.Array) -> np.ndarray:
+    """See a column without nulls as numbers, not copied; `to_numpy` would import pandas."""
+    part = slice(column.offset, column.offset + len(column))
+    data = column.buffers()[1] or b""
+    if pa.types.is_boolean(column.type):
+        return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[part].astype(bool)
+    return np.frombuffer(data, column.type.to_pandas_dtype())[part]
 
 
 def read_table(cache: Path) -> TokenTable:
@@ -205,7 +223,7 @@ def read_table(cache: Path) -> TokenTable:
     systems = dict.fromkeys(text for _, meta in found for text in json.loads(meta[SYSTEMS]))
 
     def whole(name: str) -> np.ndarray:
-        columns = [batch[name].to_numpy(zero_copy_only=False) for batch in batches]
+        columns = [seen(batch[name]) for batch in batches]
         return np.concatenate(columns) if columns else np.empty(0, int)
 
     return TokenTable(
@@ -231,7 +249,7 @@ def piece_of(batch: pa.RecordBatch) -> Piece:
     ids, learned = batch["input_ids"], batch["learned"]
     if not ids.offsets.equals(learned.offsets):
         raise TornCacheError
-    return Piece(ids.offsets.to_numpy(), ids.values.to_numpy(), learned.values.to_numpy())
+    return Piece(seen(ids.offsets), seen(ids.values), seen(learned.values))
 
 
 def taught_by(piece: Piece) -> np.ndarray:
