@@ -64,7 +64,7 @@ def settle_sharding(resolved: Resolved, train: TrainConfig, processes: int) -> R
     ):
         if not fits:
             raise BackendError(
-                f"train.sharding is {train.sharding}, but {what} knows no spread weights.",
+                f"train.sharding is {train.sharding}, but {what} does not go with it.",
                 f"Set {instead}, or train.sharding: no.",
             )
     reason = f"as asked: each of {processes} processes keeps a part of every weight"
