@@ -29,6 +29,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "tuning.unpack_4bit",
         "train.processes",
         "train.sharding",
+        "train.lanes",
         "train.packing",
         "train.batch_size",
         "train.grad_accum",

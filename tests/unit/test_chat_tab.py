@@ -38,7 +38,7 @@ for line in sys.stdin:
 def tab(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     opened = []
 
-    def open_session(_config, workspace):
+    def open_session(_config, workspace, _standby):
         folder = workspace.outputs / f"chat-{len(opened)}"
         folder.mkdir()
         process = subprocess.Popen(
