@@ -25,6 +25,7 @@ from sftplay_ui.engine.workspace import user_cache
 class DeviceInfo:
     """One device: `id` is what torch calls it, memory in bytes, `bf16` whether it is fast there.
 
+    `cores` counts the threads a CPU's worker takes for what it computes.
     `number` is the driver's own for an NVIDIA card, the same in every process, `uuid` its name for
     good; `id` counts only the cards that this process may see.
     """
@@ -38,6 +39,7 @@ class DeviceInfo:
     reason: str
     number: int = -1
     uuid: str = ""
+    cores: int = 1
 
     @property
     def lock_name(self) -> str:
@@ -157,7 +159,14 @@ def cpu_device() -> DeviceInfo:
         free_bytes=memory.available,
         bf16=bool(fast),
         reason=f"the CPU has {' and '.join(fast)}" if fast else "the CPU has no bf16 instructions",
+        cores=worker_threads(cores),
     )
+
+
+def worker_threads(cores: int) -> int:
+    """Count the threads torch takes for one operation: as many as cores, unless it is told."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return max(1, int(told)) if told.isdecimal() else cores
 
 
 def cpu_flags() -> frozenset[str]:

@@ -7,10 +7,11 @@ anybody may ask before a start. What only the loaded model can tell is left to t
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sftplay_ui.engine.batch_fit import choose_lanes, fit_batch, why_one_lane
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig, TrainConfig
 from sftplay_ui.engine.device import DeviceInfo
@@ -30,8 +31,6 @@ DEVICE_SHARE = 0.4
 PACKED_BYTES, CROWDED = 0.56, 0.4
 # Unpacked once, 4-bit weights may take this share of all RAM.
 ROOMY = 0.4
-# Micro-batches below this many tokens keep no device busy.
-ENOUGH_TOKENS = 256
 
 
 # Metrics of an evaluation that need no answer; the lowest is best. Of all others the highest is.
@@ -97,6 +96,7 @@ class Resolved:
     unpacked: bool = False
     backend: str = "bnb"
     spread: bool = False
+    lanes: int = 1
 
 
 def resolve(
@@ -123,7 +123,7 @@ def resolve(
     scales = choose_double_quant(config, str(mode.value), device, model)
     budget, needs = activation_budget(device, model, way), model.needs(way, packing[1], longest)
     fit = fit_batch(config.train, budget=budget, needs=needs, longest=longest, processes=processes)
-    return Resolved(
+    found = Resolved(
         mode=mode.value,  # type: ignore[arg-type]
         precision=precision.value,  # type: ignore[arg-type]
         learning_rate=float(rate.value),
@@ -147,6 +147,20 @@ def resolve(
         unpacked=unpacked,
         backend=str(backend.value),
     )
+    return with_lanes(found, config, device, parameters=model.parameters, processes=processes)
+
+
+def with_lanes(
+    found: Resolved, config: RunConfig, device: DeviceInfo, *, parameters: int, processes: int
+) -> Resolved:
+    """Share out a CPU's cores; other devices have no lanes."""
+    if device.kind != "cpu":
+        return found
+    way = "lora" if found.unpacked else found.mode
+    why_not = why_one_lane(config, mode=way, backend=found.backend, processes=processes)
+    learning = parameters if way == "full" else 0
+    lanes = choose_lanes(config.train, device, found.batch_size, learning=learning, why_not=why_not)
+    return replace(found, lanes=int(lanes.value), choices=(*found.choices, lanes))
 
 
 def choose_mode(config: RunConfig, device: DeviceInfo, *, encodes: bool = False) -> Choice:
@@ -291,78 +305,6 @@ def activation_budget(device: DeviceInfo, model: ModelSize, mode: str) -> float:
     per_parameter = {"qlora": 0.6, "lora": 2.0, "full": 10.0}[mode]
     room = device.free_bytes - per_parameter * model.parameters
     return max(DEVICE_SHARE * room, 0.05 * device.free_bytes)
-
-
-@dataclass(frozen=True)
-class BatchFit:
-    """How a step's examples are cut into micro-batches, and whether activations are recomputed."""
-
-    batch_size: int
-    grad_accum: int
-    checkpointing: bool
-    both_given: bool
-    reasons: tuple[str, str, str]
-
-    def effective_batch(self, train: TrainConfig, processes: int) -> int:
-        """Count a step's examples: what both sizes give, or what they were made to keep."""
-        given = self.batch_size * self.grad_accum * processes
-        return given if self.both_given else train.effective_batch
-
-    def choices(self) -> tuple[Choice, ...]:
-        return (
-            Choice("train.batch_size", self.batch_size, self.reasons[0]),
-            Choice("train.grad_accum", self.grad_accum, self.reasons[1]),
-            Choice("train.gradient_checkpointing", self.checkpointing, self.reasons[2]),
-        )
-
-
-def fit_batch(
-    train: TrainConfig,
-    *,
-    budget: float,
-    needs: tuple[float, ...],
-    longest: int,
-    processes: int,
-) -> BatchFit:
-    """Cut the effective batch so that a micro-batch of the longest examples fits the budget.
-
-    `needs` are the bytes of one such example as kept, and as recomputed with checkpointing.
-    """
-    share = max(1, train.effective_batch // processes)
-
-    def largest(checkpointing: bool) -> int:
-        need = needs[checkpointing]
-        return max(
-            n for n in range(1, share + 1) if share % n == 0 and (n == 1 or n * need <= budget)
-        )
-
-    size, accum = train.batch_size, train.grad_accum
-    # a size that was asked for must fit as it is
-    fitting = largest(False) if needs[0] * (1 if size == "auto" else size) <= budget else 0
-    checkpointing, why = choose_checkpointing(train, fitting, share, longest)
-    whole = f"keeps {train.effective_batch} examples a step"
-    if size != "auto" and accum != "auto":
-        return BatchFit(size, accum, checkpointing, True, ("as asked", "as asked", why))
-    if size != "auto":
-        reasons = ("as asked", whole, why)
-        return BatchFit(size, math.ceil(share / size), checkpointing, False, reasons)
-    if accum != "auto":
-        reasons = (whole, "as asked", why)
-        return BatchFit(math.ceil(share / accum), accum, checkpointing, False, reasons)
-    chosen = largest(checkpointing)
-    reason = f"{chosen} examples of {longest} tokens fit {budget / 1e9:.1f} GB of activations"
-    return BatchFit(chosen, share // chosen, checkpointing, False, (reason, whole, why))
-
-
-def choose_checkpointing(
-    train: TrainConfig, fitting: int, share: int, longest: int
-) -> tuple[bool, str]:
-    """Recompute activations only where keeping them would leave micro-batches tiny."""
-    if train.gradient_checkpointing != "auto":
-        return train.gradient_checkpointing, "as asked"
-    if fitting == share or fitting * longest >= ENOUGH_TOKENS:
-        return False, "activations fit, and keeping them is faster"
-    return True, f"only {fitting} examples of {longest} tokens would fit without"
 
 
 def parameter_count(folder: Path) -> int:

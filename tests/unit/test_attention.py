@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM
 from sftplay_ui.engine.worker.model import attention
 from sftplay_ui.engine.worker.model.attention import (
     BLOCK,
-    PLAIN,
     attend_by_scores,
     attend_fused,
     rows_fit,
@@ -69,7 +68,7 @@ def test_a_plain_model_takes_rows_and_a_switched_one_goes_back(model):
     fits, reason = rows_fit(model, 128)
     assert fits, reason
     assert model.config._attn_implementation == attention.NAME
-    model.set_attn_implementation(PLAIN)
+    model.set_attn_implementation("sdpa")
     assert model(torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 400)
 
 
@@ -78,7 +77,7 @@ def test_a_model_with_a_short_window_keeps_its_own_attention(model):
     fits, reason = rows_fit(model, 128)
     assert not fits
     assert "16 tokens" in reason
-    assert model.config._attn_implementation == PLAIN
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_model_whose_examples_mix_keeps_its_own_attention(model):
@@ -88,7 +87,7 @@ def test_a_model_whose_examples_mix_keeps_its_own_attention(model):
     fits, reason = rows_fit(model, 128)
     assert not fits
     assert "independent" in reason
-    assert model.config._attn_implementation == PLAIN
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_rows_without_their_lengths_are_refused(model):

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sftplay_ui.engine.batch_fit import LANES
 from sftplay_ui.engine.config import TrainConfig
 from sftplay_ui.engine.device import cpu_device
 from sftplay_ui.engine.events import ConfigResolved, StepLogged
 from sftplay_ui.engine.resolve import ModelSize, resolve
-from sftplay_ui.engine.worker.training.lanes import Lanes, best_split, choose_lanes
+from sftplay_ui.engine.worker.training.lanes import Lanes, settle_lanes
 from sftplay_ui.engine.worker.training.learner import Stepper
 from tests.training import config_for, of_kind, tokenised, train_here, write_examples
 from tests.unit.test_model import gather, named_gradients, prepared_for, stepper_for, stir
@@ -96,47 +97,27 @@ def test_lanes_share_the_cores_and_leave_the_caller_its_own():
     assert with_new_thread == [4]
 
 
-@pytest.mark.parametrize(
-    ("threads", "examples", "lanes"),
-    [(1, 8, 1), (2, 4, 2), (4, 2, 2), (6, 4, 3), (8, 8, 8), (8, 3, 2), (16, 4, 4), (2, 1, 1)],
-)
-def test_lanes_are_as_many_as_leave_the_fewest_cores_idle(threads, examples, lanes):
-    assert best_split(threads, examples) == lanes
-
-
-def chosen(prepared, train=None, *, processes=1, **changes) -> tuple[int, str]:
-    config = config_for("model", **(train or {}))
-    resolved = replace(resolve(config, cpu_device(), SIZE, longest=10), **changes)
-    found = choose_lanes(config.train, prepared, resolved, processes=processes)
-    return int(found.value), found.reason
+def settled(prepared, *, cores=4, **train) -> tuple[int, list[str]]:
+    config = config_for("model", **train)
+    resolved = resolve(config, replace(cpu_device(), cores=cores), SIZE, longest=10)
+    found = settle_lanes(config.train, resolved, prepared)
+    return found.lanes, [c.reason for c in found.choices if c.setting == LANES]
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_lanes_are_told_with_their_reason(tiny_llama, monkeypatch):
+def test_lanes_are_given_up_where_only_the_model_or_torch_tells(tiny_llama, monkeypatch):
     prepared = prepared_for(tiny_llama)
-    assert chosen(prepared) == (4, "each has its own examples and its share of 4 cores")
-    assert chosen(prepared, batch_size=1) == (1, "4 core(s), 1 example(s) at a time")
-    assert chosen(prepared, {"lanes": 3}) == (3, "as asked")
-    assert chosen(prepared, {"lanes": 3}, batch_size=2) == (2, "as asked")
-    assert "processes" in chosen(prepared, processes=2)[1]
-    assert "random" in chosen(prepared, {"neftune_noise_alpha": 5.0, "lanes": 2})[1]
-    assert "4-bit" in chosen(prepared, mode="qlora", unpacked=False)[1]
-    assert chosen(prepared, mode="qlora", unpacked=True)[0] == 4
-    assert chosen(prepared, backend="unsloth") == (1, "unsloth goes its own way")
-    dropping = prepared_for(tiny_llama, lora={"dropout": 0.1})
-    assert chosen(dropping) == (1, "what is random in the model is drawn in one order")
+    assert settled(prepared) == (4, ["each has its own examples and its share of 4 cores"])
+    torch.set_num_threads(2)
+    assert settled(prepared) == (1, ["torch computes with 2 thread(s)"])
+    assert settled(prepared, lanes=3) == (3, ["as asked"])
     monkeypatch.setattr(prepared.base.config, "attention_dropout", 0.1)
-    assert chosen(prepared)[0] == 1
-
-
-@pytest.mark.usefixtures("four_threads")
-def test_gradients_that_would_crowd_the_memory_are_kept_once(tiny_llama, monkeypatch):
-    prepared = prepared_for(tiny_llama, mode="full")
-    assert chosen(prepared, mode="full")[0] == 4
-    little = type("Memory", (), {"available": 1000, "total": 1000})
-    monkeypatch.setattr("psutil.virtual_memory", little)
-    count, why = chosen(prepared, mode="full", batch_size=4)
-    assert (count, "GB of gradients" in why) == (1, True)
+    assert settled(prepared, lanes=3) == (
+        1,
+        ["what the model drops out is drawn in one order"],
+    )
+    dropping = prepared_for(tiny_llama, lora={"dropout": 0.1})
+    assert settled(dropping, cores=2)[0] == 1
 
 
 def test_lanes_is_a_whole_number_from_one():

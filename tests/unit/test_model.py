@@ -1,5 +1,6 @@
 """The prepared model: all fast paths together compute what plain transformers and peft compute."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from sftplay_ui.engine.config import LoraConfig as LoraSettings
 from sftplay_ui.engine.config import TrainConfig
@@ -295,3 +296,39 @@ def test_the_learner_holds_each_weight_once(tiny_llama):
     assert sum(1 for _ in Learner(prepared).parameters()) == sum(
         1 for _ in prepared.model.parameters()
     )
+
+
+@pytest.fixture
+def tiny_gemma2(tmp_path, tiny_tokenizer):
+    """Build a tiny Gemma 2: it caps the scores of its attention and of its head."""
+    shape = Gemma2Config(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        attn_logit_softcapping=0.5,
+        final_logit_softcapping=0.5,
+        attn_implementation="eager",
+    )
+    torch.manual_seed(0)
+    folder = tmp_path / "gemma2"
+    Gemma2ForCausalLM(shape).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_tokenizer / name, folder / name)
+    return folder
+
+
+def test_a_model_that_caps_its_attention_learns_with_its_own(tiny_gemma2, tiny_llama):
+    examples = tokenised(tiny_llama, 4)
+    prepared = prepared_for(tiny_gemma2)
+    assert (prepared.side_by_side, prepared.plain_head) == (False, False)
+    assert prepared.base.config._attn_implementation == "eager"
+    expected, gradients = plain_gradients(tiny_gemma2, examples, "lora")
+    stir(prepared.model)
+    assert gather(stepper_for(prepared, examples, 4)) == pytest.approx(expected, rel=1e-5)
+    for name, grad in named_gradients(prepared.model).items():
+        torch.testing.assert_close(grad, gradients[name], rtol=1e-4, atol=1e-7)

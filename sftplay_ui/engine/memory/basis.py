@@ -73,7 +73,7 @@ def best_basis(
     wanted = simulated == "always" or (simulated == "strangers" and not shape.compared)
     found = simulate(case) if wanted else remembered(case)
     if isinstance(found, Simulated):
-        return by_simulation(found, now)
+        return by_simulation(found, shape, now)
     return by_shape(shape, found)
 
 
@@ -91,9 +91,10 @@ def by_shape(shape: ModelShape, why_not: str | None) -> Basis:
     )
 
 
-def by_simulation(found: Simulated, now: Need) -> Basis:
-    """Rest on a step without data: its parts are right, what a card adds is reckoned."""
-    correction = Correction.between(now.peak.parts, found.parts)
+def by_simulation(found: Simulated, shape: ModelShape, now: Need) -> Basis:
+    """Rest on a step without data: its parts are right, what a card or lanes add is reckoned."""
+    closed = peak(shape, replace(now.setup, lanes=1)).parts
+    correction = Correction.between(closed, found.parts)
     return Basis("simulated", f"S{str(found)[1:]}; no card was measured.", BAND, correction)
 
 

@@ -32,9 +32,9 @@ RECENT_RUNS = 20
 WARM_UP = 2
 # Products one can hope for in training, in FLOP/s: a middling graphics card, one core of a CPU.
 CARD, CORE, CORE_BF16 = 8e12, 4e10, 1.2e11
-# How much of its matrix products' speed a machine reaches in training. On CPUs 0.34 to 0.6 was
-# seen (benchmarks/train_speed.py); untested on cards.
-SHARE = 0.45
+# How much of its matrix products' speed a machine reaches in training. On two cores 0.47 to 0.57
+# was seen (benchmarks/train_speed.py); untested on cards.
+SHARE = 0.5
 PRODUCTS = "sftplay_ui.engine.worker.products"
 LONGEST_CALIBRATION_SECONDS = 120
 

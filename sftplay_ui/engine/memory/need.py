@@ -153,6 +153,7 @@ def setup_of(
         row=longest if on_cpu and longest <= LONGEST_WITH_SCORES else 0,
         double_quant=resolved.double_quant,
         on_cpu=on_cpu,
+        lanes=resolved.lanes,
     )
 
 

@@ -7,6 +7,7 @@ within 0.4 % where the loss needs most and -6 to +8 % where the layers' backward
 device adds is left to `need`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,7 +101,8 @@ class Setup:
 
     `adapter` counts LoRA weights (0 when all weights learn); `row` is the longest example where its
     attention scores are kept (on a CPU), else 0; `on_cpu`: norms are fused, and few scores of the
-    vocabulary are in fp32 at a time.
+    vocabulary are in fp32 at a time. Each of the `lanes` keeps gradients, and what it makes of
+    the weights, of its own.
     """
 
     mode: Literal["qlora", "lora", "full"]
@@ -114,6 +116,7 @@ class Setup:
     row: int = 0
     double_quant: bool = False
     on_cpu: bool = False
+    lanes: int = 1
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def peak(shape: ModelShape, setup: Setup) -> Peak:
     ]
     if setup.mode == "full":
         # head and embedding gradients as made, as scaled, as summed, beside those that are kept
-        last = 16.0 * shape.vocabulary * shape.hidden
+        last = 16.0 * shape.vocabulary * shape.hidden * setup.lanes
         phases.append(Peak("embedding gradient", with_parts(stays, 0.0, last)))
     return max(phases, key=lambda phase: phase.parts.total)
 
@@ -170,7 +173,7 @@ def resident(shape: ModelShape, setup: Setup) -> Parts:
         return Parts(
             weights=linear * table + small,
             embedding_and_head=embedding,
-            gradients=4.0 * learning,
+            gradients=4.0 * learning * setup.lanes,
             optimizer=0.0 if setup.optim == PAGED else ADAM_BYTES[setup.optim] * learning,
         )
     packed = setup.mode == "qlora"
@@ -180,7 +183,7 @@ def resident(shape: ModelShape, setup: Setup) -> Parts:
         quant_state=linear * scales if packed else 0.0,
         embedding_and_head=embedding,
         adapter=4.0 * setup.adapter,
-        gradients=4.0 * setup.adapter,
+        gradients=4.0 * setup.adapter * setup.lanes,
         optimizer=ADAM_BYTES[setup.optim] * setup.adapter,
     )
 
@@ -189,8 +192,8 @@ def loss_phase(shape: ModelShape, setup: Setup) -> tuple[float, float]:
     """Count activations and logits at the end of the forward pass."""
     way, tokens, learned = setup.way, setup.tokens, setup.learned
     vocabulary, head = shape.vocabulary, shape.vocabulary * shape.hidden
-    activations = kept(shape, setup) + way.linear_copies * shape.linear_weights
-    logits = float(way.head_copies * head)
+    activations = kept(shape, setup) + copies(shape, setup)
+    logits = float(way.head_copies * head * setup.lanes)
     match setup.loss:
         case "chunked":
             activations += way.head * shape.hidden * tokens + way.adapter_copies * setup.adapter
@@ -205,16 +208,19 @@ def loss_phase(shape: ModelShape, setup: Setup) -> tuple[float, float]:
         # the head's gradient in fp32, and the next chunk's share of it before it is added, when
         # that chunk's scores are slopes already
         slopes = float(way.number_bytes * vocabulary * min(CHUNK, learned))
-        logits = max(logits + 4.0 * head, way.head_copies * head + slopes + 8.0 * head)
+        logits = max(
+            logits + 4.0 * head * setup.lanes,
+            (way.head_copies * head + slopes + 8.0 * head) * setup.lanes,
+        )
     return activations, logits
 
 
 def chunk_of_scores(shape: ModelShape, setup: Setup) -> float:
     """Count one chunk's scores: as slopes, and before that in fp32 where slopes are not."""
-    tokens = min(CHUNK, setup.learned)
+    tokens = min(CHUNK, math.ceil(setup.learned / setup.lanes)) * setup.lanes
     scores = setup.way.number_bytes * tokens
     if setup.way.number_bytes < 4:
-        scores += 4 * (min(CHUNK_ON_CPU, tokens) if setup.on_cpu else tokens)
+        scores += 4 * (min(CHUNK_ON_CPU * setup.lanes, tokens) if setup.on_cpu else tokens)
     return float(shape.vocabulary * scores)
 
 
@@ -230,8 +236,14 @@ def backward_phase(shape: ModelShape, setup: Setup) -> tuple[float, float]:
         layer = max(layer, narrow) + scores
     else:
         layer = max(0.0, layer - way.kept.of(shape) * tokens)
-    activations = kept(shape, setup) + layer + way.linear_copies * shape.linear_weights
-    return activations, 8.0 * shape.vocabulary * shape.hidden if setup.mode == "full" else 0.0
+    activations = kept(shape, setup) + layer + copies(shape, setup)
+    heads = 8.0 * shape.vocabulary * shape.hidden * setup.lanes
+    return activations, heads if setup.mode == "full" else 0.0
+
+
+def copies(shape: ModelShape, setup: Setup) -> float:
+    """Count the 16-bit copies of fp32 weights that each lane computes with."""
+    return float(setup.way.linear_copies * shape.linear_weights * setup.lanes)
 
 
 def kept(shape: ModelShape, setup: Setup) -> float:

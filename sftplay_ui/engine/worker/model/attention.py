@@ -15,7 +15,8 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "rows"
-PLAIN = "sdpa"
+# what some models add to the scores of attention: a cap (Gemma 2), a sink (GPT-OSS)
+MORE = ("softcap", "s_aux")
 # Above this length a row's scores take more memory than their speed is worth.
 LONGEST_WITH_SCORES = 1024
 # Positions that attend at once in a long row: 64 and 192 take up to a fifth longer on two cores.
@@ -41,6 +42,8 @@ def row_attention(
     row_lengths: Sequence[int] = how.get("row_lengths", ())
     if sum(row_lengths) != query.shape[2] or attention_mask is not None:
         raise ValueError("row attention needs row_lengths that add up to the tokens, and no mask")
+    if any(how.get(name) is not None for name in MORE):
+        raise ValueError("row attention computes scaled products and nothing else")
     scale = how.get("scaling") or query.shape[-1] ** -0.5
     rows = zip(
         query[0].split(list(row_lengths), 1),
@@ -120,17 +123,17 @@ def rows_fit(model: PreTrainedModel, longest: int) -> tuple[bool, str]:
     texts = ids.split(PROBE_LENGTHS, 1)
     decoder = model.get_decoder()
     alone = torch.cat([decoder(text, use_cache=False).last_hidden_state for text in texts], 1)
-    use_rows(model)
+    own = use_rows(model)
     try:
         together = decoder(
             ids, position_ids=positions, use_cache=False, row_lengths=PROBE_LENGTHS
         ).last_hidden_state
     except (TypeError, ValueError, RuntimeError) as error:
-        model.set_attn_implementation(PLAIN)
+        model.set_attn_implementation(own)
         return False, f"the model does not take it ({type(error).__name__})"
     difference = (alone - together).float().norm() / alone.float().norm()
     if not difference < PROBE_TOLERANCE:
-        model.set_attn_implementation(PLAIN)
+        model.set_attn_implementation(own)
         return False, "the model's examples are not independent of each other"
     return True, "examples lie side by side, none is padded"
 
@@ -152,7 +155,9 @@ def uses_window(config: object) -> bool:
     return layers is None or any("sliding" in kind for kind in layers)
 
 
-def use_rows(model: PreTrainedModel) -> None:
-    """Switch the model to row attention; `model.set_attn_implementation("sdpa")` switches back."""
+def use_rows(model: PreTrainedModel) -> str:
+    """Switch the model to row attention; give the name of its own, to switch back."""
+    own = model.config._attn_implementation
     AttentionInterface.register(NAME, row_attention)
     model.set_attn_implementation(NAME)
+    return str(own)

@@ -37,9 +37,7 @@ def build(case: Case, layers: int, *, plain_head: bool) -> Prepared:
         config.layer_types = config.layer_types[:layers]
     dtype = weight_dtype(case.mode, case.precision)
     try:
-        base = transformers.AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation=attention.PLAIN
-        )
+        base = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     except (ValueError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(
@@ -71,7 +69,7 @@ def takes_rows(base: transformers.PreTrainedModel, longest: int) -> bool:
         return False
     lengths = attention.PROBE_LENGTHS
     positions = torch.cat([torch.arange(n) for n in lengths])[None]
-    attention.use_rows(base)
+    own = attention.use_rows(base)
     try:
         base.get_decoder()(
             torch.zeros_like(positions),
@@ -80,7 +78,7 @@ def takes_rows(base: transformers.PreTrainedModel, longest: int) -> bool:
             row_lengths=lengths,
         )
     except (TypeError, ValueError, RuntimeError):
-        base.set_attn_implementation(attention.PLAIN)
+        base.set_attn_implementation(own)
         return False
     return True
 

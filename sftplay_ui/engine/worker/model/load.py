@@ -77,7 +77,6 @@ def load_base(
         model, report = kind.from_pretrained(
             folder,
             dtype=dtype,
-            attn_implementation="sdpa",
             local_files_only=True,
             output_loading_info=True,
             **(quantisation(dtype, device, double=double_quant) if quantised else {}),

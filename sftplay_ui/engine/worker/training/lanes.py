@@ -9,21 +9,19 @@ that a run can be repeated bit for bit. What a lane computes is left to `learner
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import TypeVar
 
-import psutil
 import torch
 from torch import nn
 
+from sftplay_ui.engine.batch_fit import LANES
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import TrainConfig
 from sftplay_ui.engine.resolve import Resolved
 from sftplay_ui.engine.worker.model.load import Prepared
 
 Result = TypeVar("Result")
-SETTING = "train.lanes"
-# of the free RAM, for the gradients that the lanes beyond the first keep
-GRADIENT_SHARE = 0.1
 
 
 class Lanes:
@@ -63,39 +61,17 @@ def take_cores(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def choose_lanes(
-    train: TrainConfig, prepared: Prepared, resolved: Resolved, *, processes: int
-) -> Choice:
-    """Choose how many lanes share the cores: as many as keep most of them busy, where any may."""
-    why_not = obstacle(prepared, resolved, processes)
-    if not why_not and (train.neftune_noise_alpha or drops_out(prepared)):
-        why_not = "what is random in the model is drawn in one order"
-    if why_not:
-        return Choice(SETTING, 1, why_not)
-    if train.lanes != "auto":
-        return Choice(SETTING, min(train.lanes, resolved.batch_size), "as asked")
-    threads = torch.get_num_threads()
-    count = best_split(threads, resolved.batch_size)
-    if count == 1:
-        return Choice(SETTING, 1, f"{threads} core(s), {resolved.batch_size} example(s) at a time")
-    learning = [weight for weight in prepared.model.parameters() if weight.requires_grad]
-    extra = (count - 1) * sum(weight.numel() * weight.element_size() for weight in learning)
-    if extra > GRADIENT_SHARE * psutil.virtual_memory().available:
-        return Choice(SETTING, 1, f"more would keep {extra / 1e9:.1f} GB of gradients besides")
-    return Choice(SETTING, count, f"each has its own examples and its share of {threads} cores")
-
-
-def obstacle(prepared: Prepared, resolved: Resolved, processes: int) -> str:
-    """Say why examples must be learned from one after the other; empty where they need not be."""
-    if prepared.base.device.type != "cpu":
-        return "lanes share the cores of a CPU"
-    if processes > 1:
-        return "the processes share the cores already"
-    if resolved.backend != "bnb":
-        return f"{resolved.backend} goes its own way"
-    if resolved.mode == "qlora" and not resolved.unpacked:
-        return "each lane would unpack all 4-bit weights anew"
-    return ""
+def settle_lanes(train: TrainConfig, resolved: Resolved, prepared: Prepared) -> Resolved:
+    """Go back to one lane where only the loaded model, or torch, tells that more would be wrong."""
+    threads, why = torch.get_num_threads(), ""
+    if drops_out(prepared):
+        why = "what the model drops out is drawn in one order"
+    elif train.lanes == "auto" and threads < resolved.lanes:
+        why = f"torch computes with {threads} thread(s)"
+    if resolved.lanes == 1 or not why:
+        return resolved
+    others = (each if each.setting != LANES else Choice(LANES, 1, why) for each in resolved.choices)
+    return replace(resolved, lanes=1, choices=tuple(others))
 
 
 def drops_out(prepared: Prepared) -> bool:
@@ -104,12 +80,4 @@ def drops_out(prepared: Prepared) -> bool:
     return any(isinstance(m, nn.Dropout) and m.p > 0 for m in prepared.model.modules()) or any(
         "drop" in name and isinstance(value, float) and value > 0
         for name, value in settings.items()
-    )
-
-
-def best_split(threads: int, examples: int) -> int:
-    """Give the number of lanes that leaves the fewest of the threads idle; the most such lanes."""
-    return max(
-        range(1, max(1, min(threads, examples)) + 1),
-        key=lambda count: (count * (threads // count), count),
     )

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +29,7 @@ from sftplay_ui.engine.worker.model.unsloth_model import prepare_with_unsloth
 from sftplay_ui.engine.worker.phases import leave_if_asked, leave_if_urged, tell_progress
 from sftplay_ui.engine.worker.training.batches import Plan
 from sftplay_ui.engine.worker.training.identity import Identity, model_hash
-from sftplay_ui.engine.worker.training.lanes import Lanes, choose_lanes
+from sftplay_ui.engine.worker.training.lanes import Lanes, settle_lanes
 from sftplay_ui.engine.worker.training.learner import Course, Learner, Stepper
 from sftplay_ui.engine.worker.training.material import Material, read_material
 from sftplay_ui.engine.worker.training.optimizers import make_optimizer
@@ -109,20 +109,19 @@ def load(
     )
     if resolved.spread:
         spread(learner, prepared.base, accelerator.device, ranks)
-    lanes = choose_lanes(config.train, prepared, resolved, processes=ranks)
+    resolved = settle_lanes(config.train, resolved, prepared)
     stepper = Stepper(
         learner,
         course,
         accelerator=accelerator,
         optimizer=make_optimizer(prepared.model, resolved, config.train.weight_decay),
-        lanes=Lanes(int(lanes.value)),
+        lanes=Lanes(resolved.lanes),
         between=partial(leave_if_urged, run_dir),
     )
     stepper.recomputing = resolved.gradient_checkpointing
     if accelerator.process_index:
         # each process drops out others; the weights were drawn alike
         torch.manual_seed(config.train.seed + accelerator.process_index)
-    resolved = replace(resolved, choices=(*resolved.choices, lanes))
     session = Session(config, run_dir, base, material, resolved, stepper, watch)
     session.identity = identify(session)
     return session
