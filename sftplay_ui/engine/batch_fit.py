@@ -116,7 +116,9 @@ def choose_lanes(
     if why_not:
         return Choice(LANES, 1, why_not)
     if train.lanes != "auto":
-        return Choice(LANES, min(train.lanes, batch_size), "as asked")
+        fits = train.lanes <= batch_size
+        why = "as asked" if fits else f"only {batch_size} example(s) are learned at a time"
+        return Choice(LANES, min(train.lanes, batch_size), why)
     count = best_split(device.cores, batch_size)
     if count == 1:
         return Choice(LANES, 1, f"{device.cores} core(s), {batch_size} example(s) at a time")

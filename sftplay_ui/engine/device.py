@@ -166,7 +166,12 @@ def cpu_device() -> DeviceInfo:
 def worker_threads(cores: int) -> int:
     """Count the threads torch takes for one operation: as many as cores, unless it is told."""
     told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return max(1, int(told)) if told.isdecimal() else cores
+    if told.isdecimal():
+        return max(1, int(told))
+    # a container, or taskset, may leave it fewer than there are
+    with suppress(AttributeError):  # not on macOS or Windows
+        return max(1, min(cores, len(os.sched_getaffinity(0))))
+    return cores
 
 
 def cpu_flags() -> frozenset[str]:

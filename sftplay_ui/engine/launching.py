@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sftplay_ui.engine.backends import Receipt, unsloth_python, unsloth_surroundings
-from sftplay_ui.engine.device import detect_device
+from sftplay_ui.engine.device import cpu_device, detect_device
 from sftplay_ui.engine.errors import ConfigError
 from sftplay_ui.engine.processes import ProcessRecord, reap
 from sftplay_ui.engine.workspace import PROJECT_ROOT
@@ -83,9 +83,12 @@ def app_python() -> str:
     return os.environ.get(APP_PYTHON) or sys.executable
 
 
-def surroundings(receipt: Receipt) -> tuple[str, dict[str, str]]:
+def surroundings(receipt: Receipt, processes: int = 1) -> tuple[str, dict[str, str]]:
     """Give the interpreter and the environment variables of a worker with this backend."""
     common = {**WAIT_WITHOUT_SPINNING, **os.environ, APP_PYTHON: app_python()}
+    if processes > 1:
+        # the launcher would leave one core to each
+        common.setdefault("OMP_NUM_THREADS", str(max(1, cpu_device().cores // processes)))
     if receipt.used != "unsloth":
         return app_python(), common
     return str(unsloth_python()), {**common, **unsloth_surroundings(detect_device())}

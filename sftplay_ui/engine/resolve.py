@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sftplay_ui.engine.batch_fit import choose_lanes, fit_batch, why_one_lane
+from sftplay_ui.engine.batch_fit import LANES, choose_lanes, fit_batch, why_one_lane
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import RunConfig, TrainConfig
 from sftplay_ui.engine.device import DeviceInfo
@@ -112,6 +112,7 @@ def resolve(
     The backend was decided before the worker was started. Raises ConfigError or BackendError for
     what this machine cannot do.
     """
+    config = without_needless_sharding(config, processes)
     mode = choose_mode(config, device, encodes=model.encodes)
     precision = choose_precision(config.train, device, encodes=model.encodes)
     rate = choose_learning_rate(config.train, str(mode.value), model)
@@ -155,12 +156,27 @@ def with_lanes(
 ) -> Resolved:
     """Share out a CPU's cores; other devices have no lanes."""
     if device.kind != "cpu":
-        return found
+        if config.train.lanes == "auto":
+            return found
+        none = Choice(LANES, 1, "lanes share the cores of a CPU")
+        return replace(found, choices=(*found.choices, none))
     way = "lora" if found.unpacked else found.mode
     why_not = why_one_lane(config, mode=way, backend=found.backend, processes=processes)
     learning = parameters if way == "full" else 0
     lanes = choose_lanes(config.train, device, found.batch_size, learning=learning, why_not=why_not)
     return replace(found, lanes=int(lanes.value), choices=(*found.choices, lanes))
+
+
+def is_shared_out(train: TrainConfig, processes: int = 1) -> bool:
+    """Tell whether weights are to be spread over several processes."""
+    return train.sharding != "no" and max(processes, train.processes) > 1
+
+
+def without_needless_sharding(config: RunConfig, processes: int) -> RunConfig:
+    """Leave sharding out of account where a single process has all of the weights anyway."""
+    if is_shared_out(config.train, processes):
+        return config
+    return config.model_copy(update={"train": config.train.model_copy(update={"sharding": "no"})})
 
 
 def choose_mode(config: RunConfig, device: DeviceInfo, *, encodes: bool = False) -> Choice:

@@ -296,12 +296,18 @@ def refuse_busy_device() -> None:
 
 
 def launch(
-    run: Run, *, pipes: bool = False, fallen: str = "", standby: Standby | None = None
+    run: Run, *, pipes: bool = False, fallen: str | None = None, standby: Standby | None = None
 ) -> "subprocess.Popen[str]":
-    """Start a run's worker and wait for its record; `fallen`: why its backend gave up just now."""
+    """Start a run's worker and wait for its record.
+
+    Where one worker hands over to another, `fallen` says why its backend gave up, if it did; a stop
+    that was asked for meanwhile is meant for both.
+    """
     config = run.config()
-    python, environment = surroundings(settle_backend(run.folder, config, fallen))
-    if not fallen:
+    python, environment = surroundings(
+        settle_backend(run.folder, config, fallen or ""), config.train.processes
+    )
+    if fallen is None:
         (run.folder / "stop").unlink(missing_ok=True)
     command = worker_command(run.folder, config.train.processes, python)
     warm = standby.hand_over(run.folder, command, environment, pipes=pipes) if standby else None

@@ -41,7 +41,9 @@ def test_a_cpu_has_as_many_lanes_as_cores_and_examples():
 
 def test_lanes_are_taken_as_asked_but_no_more_than_examples_at_a_time():
     assert lanes(lanes=3) == Choice(LANES, 3, "as asked")
-    assert lanes(lanes=3, batch_size=2) == Choice(LANES, 2, "as asked")
+    assert lanes(lanes=3, batch_size=2) == Choice(
+        LANES, 2, "only 2 example(s) are learned at a time"
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,8 @@ def test_what_cannot_be_shared_has_one_lane_and_a_reason(how, why):
 
 
 def test_a_card_knows_no_lanes():
-    assert lanes(CARD, lanes=2) is None
+    assert lanes(CARD) is None
+    assert lanes(CARD, lanes=2) == Choice(LANES, 1, "lanes share the cores of a CPU")
 
 
 def test_gradients_that_would_crowd_the_memory_are_kept_once():
@@ -73,5 +76,13 @@ def test_gradients_that_would_crowd_the_memory_are_kept_once():
 @pytest.mark.parametrize(("told", "cores"), [("3", 3), ("2,1", 2), ("", None), ("all", None)])
 def test_a_cpu_has_as_many_cores_as_torch_is_told_to_take(monkeypatch, told, cores):
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 5)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: range(9), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     assert cpu_device().cores == (cores or 5)
+
+
+def test_a_process_that_may_use_fewer_cores_counts_those(monkeypatch):
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: range(4), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert cpu_device().cores == 4

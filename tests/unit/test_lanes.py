@@ -11,10 +11,12 @@ from sftplay_ui.engine.config import TrainConfig
 from sftplay_ui.engine.device import cpu_device
 from sftplay_ui.engine.events import ConfigResolved, StepLogged
 from sftplay_ui.engine.resolve import ModelSize, resolve
+from sftplay_ui.engine.worker.model.attention import why_no_rows
 from sftplay_ui.engine.worker.training.lanes import Lanes, settle_lanes
 from sftplay_ui.engine.worker.training.learner import Stepper
-from tests.training import config_for, of_kind, tokenised, train_here, write_examples
+from tests.training import adapter_bytes, config_for, of_kind, tokenised, train_here, write_examples
 from tests.unit.test_model import gather, named_gradients, prepared_for, stepper_for, stir
+from tests.unit.test_train import stop_after
 
 SIZE = ModelSize(1_000_000, 2, 64, 128)
 
@@ -118,6 +120,55 @@ def test_lanes_are_given_up_where_only_the_model_or_torch_tells(tiny_llama, monk
     )
     dropping = prepared_for(tiny_llama, lora={"dropout": 0.1})
     assert settled(dropping, cores=2)[0] == 1
+
+
+def test_positions_that_one_text_stretches_for_all_have_one_lane_and_no_rows(
+    tiny_llama, monkeypatch, four_threads
+):
+    prepared = prepared_for(tiny_llama)
+    assert settled(prepared)[0] == 4
+    stretched = {"rope_type": "longrope", "rope_theta": 10000.0}
+    monkeypatch.setattr(prepared.base.config, "rope_parameters", stretched)
+    assert settled(prepared) == (1, ["the model's positions are stretched by one text at a time"])
+    assert "stretched" in why_no_rows(prepared.base, 10)
+
+
+def test_a_run_goes_on_with_the_lanes_it_had(tiny_llama, workspace, monkeypatch):
+    write_examples(workspace)
+    config = config_for(tiny_llama, max_steps=6, save_steps=2, eval_strategy="no")
+
+    def with_lanes(count):
+        def settle(_train, resolved, _prepared):
+            return replace(resolved, lanes=count)
+
+        monkeypatch.setattr("sftplay_ui.engine.worker.training.opening.settle_lanes", settle)
+
+    with_lanes(2)
+    train_here(config, workspace, "unbroken")
+    train_here(config, workspace, until=stop_after(workspace.outputs / "run", StepLogged, 3))
+    # less memory, or fewer cores, than before
+    with_lanes(1)
+    used = []
+    plain = Stepper.backward_in_lanes
+
+    def count(stepper, *what):
+        used.append(stepper.at_once)
+        return plain(stepper, *what)
+
+    monkeypatch.setattr(Stepper, "backward_in_lanes", count)
+    train_here(config, workspace)
+    assert used == [2, 2, 2]
+    assert adapter_bytes(workspace) == adapter_bytes(workspace, "unbroken")
+
+
+def test_a_smaller_micro_batch_leaves_no_core_without_a_lane(tiny_llama):
+    stepper = stepper_for(prepared_for(tiny_llama), tokenised(tiny_llama, 9), 4)
+    stepper.share_cores(4)
+    assert stepper.at_once == stepper.lanes.count == 4
+    stepper.make_room("in a test")
+    assert (stepper.batch_size, stepper.lanes.count) == (2, 2)
+    stepper.share_cores(0)
+    assert stepper.lanes.count == 2
 
 
 def test_lanes_is_a_whole_number_from_one():

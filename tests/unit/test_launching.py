@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sftplay_ui.cli import main
-from sftplay_ui.engine.launching import Cluster, node_commands, worker_command
+from sftplay_ui.engine.backends import Receipt
+from sftplay_ui.engine.launching import Cluster, node_commands, surroundings, worker_command
 from sftplay_ui.engine.workspace import PROJECT_ROOT
 from tests.training import write_examples
 
@@ -27,6 +28,17 @@ def test_several_processes_start_the_same_worker():
     several = worker_command(FOLDER, 3)
     assert "--nproc-per-node=3" in several
     assert several[-3:] == worker_command(FOLDER, 1)[1:]
+
+
+def test_several_processes_share_out_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 9)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: range(9), raising=False)
+    receipt = Receipt("bnb", "bnb", "in a test")
+    assert "OMP_NUM_THREADS" not in surroundings(receipt)[1]
+    assert surroundings(receipt, 4)[1]["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert surroundings(receipt, 4)[1]["OMP_NUM_THREADS"] == "3"
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])

@@ -184,3 +184,32 @@ def test_unsloth_is_reckoned_without_what_only_our_own_ways_do() -> None:
     # what is left to bnb is reckoned as bnb
     values["tuning"]["mode"] = "full"
     assert estimate(RunConfig.model_validate(values), shape, card(8)).need.resolved.backend == "bnb"
+
+
+def test_short_examples_are_counted_as_many_as_a_run_takes_at_a_time() -> None:
+    lengths = TokenLengths.of([2048, *[300] * 7], learned=1000)
+    tokens = [
+        estimate(
+            RunConfig.model_validate({"model": {"max_seq_len": 2048}, "train": train}),
+            ModelShape.of(ALL["SmolLM2-135M"]),
+            cpu(),
+            lengths,
+        ).need.setup.tokens
+        for train in (
+            {"batch_size": 4, "grad_accum": 2},
+            {"batch_size": "auto", "grad_accum": 2},
+        )
+    ]
+    assert tokens == [2048 + 3 * 300, 2048 + 7 * 300]
+
+
+def test_nothing_is_advised_that_cannot_be_spread() -> None:
+    spread = {"sharding": "fsdp", "processes": 2}
+    alone = estimated("Qwen2.5-3B", card(8), mode="full", optim="adamw")
+    advised = [
+        {(change.setting, change.value) for change in found.changes}
+        for found in (alone, estimated("Qwen2.5-3B", card(8), mode="full", **spread))
+    ]
+    leaner = {("tuning.mode", "qlora"), ("train.optim", "adamw_8bit")}
+    assert advised[0] & leaner
+    assert not advised[1] & leaner

@@ -119,9 +119,8 @@ def test_a_step_without_data_needs_what_the_probe_measures(tiny_llama, stepper):
         lora=config.tuning.lora.model_dump(),
     )
     found = simulate(case).parts
-    # the copies of what learns, which the probe puts back, lie beside; the optimizer's states come
-    # after the worst moment
-    expected = found.activations + found.logits + found.gradients + found.adapter
+    # the copies of what learns, which the probe puts back, lie beside
+    expected = found.activations + found.logits + found.gradients + found.optimizer + found.adapter
     assert needed == pytest.approx(expected, rel=0.02)
 
 

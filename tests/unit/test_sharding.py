@@ -95,3 +95,10 @@ def test_lack_of_memory_is_not_worked_around_by_one_process_alone(tiny_llama):
     stepper.spread = True
     with pytest.raises(DeviceMemoryError, match="spread weights"):
         stepper.make_room("it is full")
+
+
+def test_a_single_process_keeps_what_only_spreading_would_forbid():
+    alone = resolve(RunConfig(train=SPREAD), CARD, SIZE, 128)
+    assert (alone.mode, alone.optim) == ("qlora", "adamw_8bit")
+    together = resolve(RunConfig(train=SPREAD), CARD, SIZE, 128, 2)
+    assert (together.mode, together.optim) == ("lora", "adamw")

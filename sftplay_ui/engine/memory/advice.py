@@ -9,6 +9,7 @@ from sftplay_ui.engine.errors import BackendError, ConfigError
 from sftplay_ui.engine.memory.lengths import TokenLengths
 from sftplay_ui.engine.memory.need import Need, longest_example, need
 from sftplay_ui.engine.memory.shapes import ModelShape
+from sftplay_ui.engine.resolve import Mode, is_shared_out
 
 BEST = 3
 # What saves less is not worth a change.
@@ -74,11 +75,24 @@ def with_train(config: RunConfig, **values: object) -> RunConfig:
     return config.model_copy(update={"train": config.train.model_copy(update=values)})
 
 
+def smaller_forms(
+    config: RunConfig, device: DeviceInfo
+) -> tuple[tuple[tuple[Mode, str], ...], tuple[str, ...]]:
+    """List leaner modes with their price, and leaner optimizers, that may be had here."""
+    lora: tuple[Mode, str] = ("lora", "an adapter learns instead of all weights")
+    if is_shared_out(config.train):
+        # neither 4-bit weights nor 8-bit states can be spread over processes
+        return (lora,), ()
+    eight_bit = ("adamw_8bit", "paged_adamw_8bit") if device.kind == "cuda" else ()
+    return (lora, ("qlora", "the base model in 4 bits")), eight_bit
+
+
 def candidates(
     config: RunConfig, device: DeviceInfo, now: Need, longest: int
 ) -> Iterator[tuple[str, str | int | bool, str, RunConfig]]:
     """Yield setting, value, price and configuration of every change worth a thought."""
     resolved = now.resolved
+    modes, optimizers = smaller_forms(config, device)
     if not resolved.gradient_checkpointing:
         changed = with_train(config, gradient_checkpointing=True)
         yield "train.gradient_checkpointing", True, "a step takes about a third longer", changed
@@ -86,10 +100,7 @@ def candidates(
         pieces = resolved.batch_size * resolved.grad_accum
         changed = with_train(config, batch_size=1, grad_accum=pieces)
         yield "train.batch_size", 1, "as many examples a step, one after the other", changed
-    for mode, price in (
-        ("lora", "an adapter learns instead of all weights"),
-        ("qlora", "the base model in 4 bits"),
-    ):
+    for mode, price in modes:
         if mode != resolved.mode and (resolved.mode, mode) != ("qlora", "lora"):
             tuning = config.tuning.model_copy(update={"mode": mode})
             yield "tuning.mode", mode, price, config.model_copy(update={"tuning": tuning})
@@ -97,10 +108,9 @@ def candidates(
         tuning = config.tuning.model_copy(update={"unpack_4bit": False})
         changed = config.model_copy(update={"tuning": tuning})
         yield "tuning.unpack_4bit", False, "4-bit weights are unpacked in every step", changed
-    if device.kind == "cuda":
-        for optim in ("adamw_8bit", "paged_adamw_8bit"):
-            changed = with_train(config, optim=optim)
-            yield "train.optim", optim, "optimizer state in 8 bits", changed
+    for optim in optimizers:
+        changed = with_train(config, optim=optim)
+        yield "train.optim", optim, "optimizer state in 8 bits", changed
     if longest // 2 >= SHORTEST:
         model = config.model.model_copy(update={"max_seq_len": longest // 2})
         changed = config.model_copy(update={"model": model})

@@ -58,15 +58,19 @@ def recall(shape: ModelShape, device: DeviceInfo, now: Need) -> tuple[Measuremen
 
 def measured_key(shape: ModelShape, device: DeviceInfo, now: Need) -> str:
     """Name what a measurement holds for: all that decides about memory but the tokens."""
-    resolved, setup = now.resolved, now.setup
+    resolved, setup, config = now.resolved, now.setup, now.config
+    lora, train = config.tuning.lora, config.train
     widths = (shape.layers, shape.hidden, shape.intermediate, shape.kv_width, shape.vocabulary)
     learns = "all" if setup.mode == "full" else f"adapter of {setup.adapter}"
+    layers = f"dropout {lora.dropout > 0} dora {lora.use_dora} packing {train.packing}"
+    together = f"{train.processes} {train.sharding}"
     scales = " double_quant" * setup.double_quant
     recomputed = "recomputed" if setup.checkpointing else "kept"
     libraries = " ".join(f"{name} {found}" for name, found in versions().items())
     return (
         f"{device.name} | {shape.family} {'x'.join(map(str, widths))} | {resolved.backend} "
         f"{setup.mode} {resolved.precision} {learns}{scales} {setup.optim} {recomputed} | "
+        f"{layers} | {together} | "
         f"{libraries}"
     )
 

@@ -65,6 +65,7 @@ class Need:
     peak: Peak
     slack: float
     context: float
+    config: RunConfig
     correction: Correction | None = None
 
     @property
@@ -111,7 +112,7 @@ def settled_need(
         most = Peak(most.phase, correction.of(most.parts))
         slack = correction.slack
         context = context if correction.context is None else correction.context
-    return Need(resolved, setup, most, slack * most.parts.total, context, correction)
+    return Need(resolved, setup, most, slack * most.parts.total, context, config, correction)
 
 
 def longest_example(config: RunConfig, lengths: TokenLengths | None) -> int:
@@ -136,7 +137,9 @@ def setup_of(
         share = lengths.learned_share
         # unsloth's attention knows no rows side by side
         if config.train.packing is not False and resolved.backend == "bnb":
-            tokens = min(tokens, lengths.heaviest(batch))
+            # left to itself a run takes more of the short ones at a time
+            more = resolved.grad_accum if config.train.batch_size == "auto" else 1
+            tokens = min(tokens, lengths.heaviest(batch * more))
     lora = config.tuning.lora
     learns_all = resolved.mode == "full"
     # what is unpacked once learns as 16-bit weights do

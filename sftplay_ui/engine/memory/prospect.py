@@ -17,11 +17,15 @@ from sftplay_ui.engine.memory.lengths import TokenLengths, measure_lengths
 from sftplay_ui.engine.memory.shapes import ModelShape
 from sftplay_ui.engine.memory.source import model_config
 from sftplay_ui.engine.models.store import find_model
+from sftplay_ui.engine.resolve import is_shared_out
 from sftplay_ui.engine.workspace import Workspace
 
 RECKONED_AS_BNB = (
     "Reckoned as for bnb: what unsloth's own kernels and its way of recomputing save was not "
     "measured. Counted is that it takes no examples side by side."
+)
+COUNTED_WHOLE = (
+    "All weights are counted, though train.sharding leaves each process only its part of them."
 )
 
 
@@ -55,6 +59,8 @@ def look_ahead(
     lengths = known_lengths(config, workspace)
     question = Question(read, config, device, lengths)
     shape, basis = question.shape, best_basis(question, simulated=simulated)
+    if is_shared_out(config.train):
+        remark = f"{remark} {COUNTED_WHOLE}".strip()
     if remark and basis.kind != "measured":
         basis = replace(basis, words=f"{basis.words} {remark}")
     memory = estimate(config, shape, device, lengths, basis)

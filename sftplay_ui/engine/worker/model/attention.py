@@ -17,6 +17,7 @@ from transformers import AttentionInterface, PreTrainedModel
 NAME = "rows"
 # what some models add to the scores of attention: a cap (Gemma 2), a sink (GPT-OSS)
 MORE = ("softcap", "s_aux")
+STRETCHED = ("dynamic", "longrope")
 # Above this length a row's scores take more memory than their speed is worth.
 LONGEST_WITH_SCORES = 1024
 # Positions that attend at once in a long row: 64 and 192 take up to a fifth longer on two cores.
@@ -146,7 +147,20 @@ def why_no_rows(model: PreTrainedModel, longest: int) -> str:
         return f"the model looks back {window} tokens only"
     if getattr(config, "attention_dropout", 0):
         return "the model drops parts of its attention"
+    if stretches_positions(model):
+        return "the model's positions are stretched by the longest text at a time"
     return ""
+
+
+def stretches_positions(model: PreTrainedModel) -> bool:
+    """Tell whether a text's length changes how the model counts positions (dynamic, longrope).
+
+    Such a model keeps what it found for the last text, so texts beside it would change it.
+    """
+    config = model.config.get_text_config(decoder=True)
+    found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [found, *(each for each in found.values() if isinstance(each, dict))]
+    return any(str(kind.get("rope_type")) in STRETCHED for kind in kinds)
 
 
 def uses_window(config: object) -> bool:

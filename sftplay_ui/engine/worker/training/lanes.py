@@ -19,6 +19,7 @@ from sftplay_ui.engine.batch_fit import LANES
 from sftplay_ui.engine.choices import Choice
 from sftplay_ui.engine.config import TrainConfig
 from sftplay_ui.engine.resolve import Resolved
+from sftplay_ui.engine.worker.model.attention import stretches_positions
 from sftplay_ui.engine.worker.model.load import Prepared
 
 Result = TypeVar("Result")
@@ -66,6 +67,8 @@ def settle_lanes(train: TrainConfig, resolved: Resolved, prepared: Prepared) -> 
     threads, why = torch.get_num_threads(), ""
     if drops_out(prepared):
         why = "what the model drops out is drawn in one order"
+    elif stretches_positions(prepared.base):
+        why = "the model's positions are stretched by one text at a time"
     elif train.lanes == "auto" and threads < resolved.lanes:
         why = f"torch computes with {threads} thread(s)"
     if resolved.lanes == 1 or not why:

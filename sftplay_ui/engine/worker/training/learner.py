@@ -250,6 +250,11 @@ class Stepper:
     def loss_alone(self, batch: MicroBatch) -> float:
         return float(self.alone(batch))
 
+    def share_cores(self, lanes: int) -> None:
+        """Go on with so many lanes; 0, as runs of before lanes have it, changes nothing."""
+        if lanes not in (0, self.lanes.count):
+            self.lanes = Lanes(lanes)
+
     @property
     def at_once(self) -> int:
         """Count the lanes in use; no more than there are examples at a time."""
@@ -316,6 +321,7 @@ class Stepper:
             )
         if self.batch_size > 1:
             self.batch_size = (self.batch_size + 1) // 2
+            self.share_cores(self.at_once)
             how = f"micro-batches of {self.batch_size} from here on, as many examples a step"
         elif not self.recomputing:
             self.recompute()
@@ -375,4 +381,5 @@ def set_rng_state(state: dict[str, object]) -> None:
     """Put the state of torch's random numbers back."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+        # a run may go on with fewer cards
+        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])

@@ -91,9 +91,9 @@ def load(
     resolved = settle_sharding(resolved, config.train, ranks)
     accelerator = make_accelerator(resolved, cpu=device.kind == "cpu")
     load_model = prepare_with_unsloth if resolved.backend == "unsloth" else prepare
-    prepared = load_model(
-        base, config, resolved, device=str(accelerator.device), longest=material.longest
-    )
+    # one of several processes is told cpu:0, which is the same
+    place = "cpu" if device.kind == "cpu" else str(accelerator.device)
+    prepared = load_model(base, config, resolved, device=place, longest=material.longest)
     course = Course(
         material.train,
         Plan.make(material.train.lengths, config.train, resolved.effective_batch),

@@ -7,6 +7,7 @@ optimizer and random numbers are put back as they were. Which sizes are tried is
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 
 from sftplay_ui.engine.checkpoints import list_checkpoints
 from sftplay_ui.engine.choices import Choice
-from sftplay_ui.engine.errors import DeviceMemoryError
+from sftplay_ui.engine.errors import DeviceMemoryError, DiskFullError, ModelError
 from sftplay_ui.engine.events import Event, PhaseStarted
 from sftplay_ui.engine.memory.batch_search import Found, find_size
 from sftplay_ui.engine.memory.measured import Measurement, remember
@@ -73,6 +74,13 @@ def keep_measured(session: Session, probe: "Probe") -> None:
     stepper = session.stepper
     if not stepper.accelerator.is_main_process:
         return
+    # nothing depends on it: an unusual model or a full disk must not end the run
+    with suppress(ModelError, DiskFullError, OSError):
+        remember_seen(session, probe)
+
+
+def remember_seen(session: Session, probe: "Probe") -> None:
+    stepper = session.stepper
     resolved = replace(session.resolved, gradient_checkpointing=stepper.recomputing)
     shape, device = ModelShape.of(session.base.config()), usable_device()
     now = settled_need(session.config, shape, device, resolved)
@@ -144,8 +152,9 @@ class Probe:
             loss = stepper.alone(batch)
             stepper.accelerator.backward(loss / (MICRO_STEPS * batch.learned_tokens))
             del loss
-        stepper.clipped_norm()
-        stepper.optimizer.step()
+            # from its second step on a run has the optimizer's states beside the activations
+            stepper.clipped_norm()
+            stepper.optimizer.step()
 
     def heaviest(self) -> TokenisedExample:
         """Make an example of the greatest length, of which every token is learned."""

@@ -83,6 +83,7 @@ class Session:
             return
         yield PhaseStarted(phase="save")
         self.progress.batch_size = self.stepper.batch_size
+        self.progress.lanes = self.stepper.lanes.count
         write = partial(write_state, stepper=self.stepper, progress=self.progress, whole=whole)
         saved = save_checkpoint(self.checkpoints, self.progress.step, write)
         prune(self.checkpoints, self.config.train.save_total_limit, self.progress.best_step)
@@ -113,6 +114,8 @@ class Session:
             self.progress = before
             if self.config.train.batch_size == "auto":
                 self.stepper.batch_size = before.batch_size
+            if self.config.train.lanes == "auto":
+                self.stepper.share_cores(before.lanes)
         self.progress.settings = self.settings()
         if self.stepper.accelerator.is_main_process:
             self.identity.write(self.run_dir / "identity.json")

@@ -39,6 +39,7 @@ class Progress:
     best_step: int | None = None
     evaluations_without_gain: int = 0
     batch_size: int = 0
+    lanes: int = 0
     loss: float | None = None
     eval_loss: float | None = None
     eval_loss_before: float | None = None
