@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,7 @@ CPU_BYTES, CARD_BYTES = 3.5e9, 9e9
 LINES_SHOWN = 60
 # How long a page that is opened anew is told of an end that it has not seen.
 NEWS_SECONDS = 15 * 60
+AGAIN = "Install it again: it goes on where it ended."
 
 State = Literal["none", "running", "ended", "failed", "stopped"]
 
@@ -138,7 +140,8 @@ class BackendSetup:
             return
         process.kill_tree()
         if not self.end.exists():  # it came to its end just before
-            self.finish("stopped", "The installation was stopped; unsloth is not installed.")
+            there = "installed, but was not tried" if self.is_installed() else "not installed"
+            self.finish("stopped", f"The installation was stopped; unsloth is {there}.")
 
     def is_running(self) -> bool:
         process = ProcessRecord.read(self.record)
@@ -159,10 +162,18 @@ class BackendSetup:
             state, what, fix, at = end["state"], end["what"], end["fix"], float(end["at"])
         except (OSError, ValueError, KeyError, TypeError):
             what = f"The installation ended without saying why; its log is {self.log}."
-            fix = "Install it again: it goes on where it ended."
-            state, at = "failed", process.started
+            fix = AGAIN
+            state, at = "failed", self.last_sign(process)
         news = time.time() - at < NEWS_SECONDS
         return Progress(state, lines, what, fix, at - process.started, news)
+
+    def last_sign(self, process: ProcessRecord) -> float:
+        """Give the time at which the installer last wrote something, or else began."""
+        found = [process.started]
+        for file in (self.said, self.log):
+            with suppress(OSError):
+                found.append(file.stat().st_mtime)
+        return max(found)
 
     def lines(self) -> tuple[str, ...]:
         """Read the newest lines of what was said."""
@@ -194,7 +205,7 @@ class BackendSetup:
             )
         if verdict.usable:
             return f"{verdict.reason}."
-        return f"unsloth is installed and cannot be used, so bnb trains: {verdict.reason}."
+        return refusal(verdict)
 
     def is_installed(self) -> bool:
         """Tell whether unsloth's environment is whole, or another one was named that is there."""
@@ -231,6 +242,14 @@ class BackendSetup:
         return not self.is_running()
 
 
+def refusal(verdict: Verdict) -> str:
+    """Say why unsloth is not used though it is installed, and how that is tried again."""
+    return (
+        f"unsloth is installed and cannot be used, so bnb trains: {verdict.reason}. "
+        f"{SETUP} tries it again."
+    )
+
+
 def needed_bytes(device: DeviceInfo) -> int:
     """Give the disk space that unsloth's environment takes, roughly."""
     return int(CARD_BYTES if device.kind == "cuda" else CPU_BYTES)
@@ -244,11 +263,10 @@ def main(root: Path) -> int:
     except SFTPlayError as error:
         setup.finish("failed", error.what, error.fix)
         return 1
-    if verdict.usable:
-        setup.finish("ended", f"{verdict.reason}.")
-    else:
-        what = f"unsloth is installed and cannot be used, so bnb trains: {verdict.reason}."
-        setup.finish("ended", what, f"{SETUP} tries it again.")
+    except OSError as error:
+        setup.finish("failed", f"The installation failed: {error}.", AGAIN)
+        return 1
+    setup.finish("ended", f"{verdict.reason}." if verdict.usable else refusal(verdict))
     return 0
 
 

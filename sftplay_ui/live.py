@@ -17,7 +17,7 @@ from typing import Any, Final
 from sftplay_ui.answers import Seen, Signature, run_since, signature, small_facts
 from sftplay_ui.backend_setup import BackendSetup
 from sftplay_ui.engine.config import RunConfig
-from sftplay_ui.engine.device import DeviceInfo, detect_device
+from sftplay_ui.engine.device import DeviceInfo, DeviceLock, detect_device
 from sftplay_ui.engine.errors import RunNotFoundError, SFTPlayError
 from sftplay_ui.engine.events import Event, EventReader
 from sftplay_ui.engine.extension import extend_run
@@ -252,7 +252,7 @@ class LiveRuns:
         """Answer a page: everything small about the selected run, and of its series what is new."""
         self.look()
         if self.standby is not None:
-            self.standby.tend(idle=not any(row.state == "running" for row in self.listed))
+            self.standby.tend(idle=self.is_idle())
         seen = Seen.of(query)
         answer: dict[str, Any] = {
             "project": self.workspace.root.name,
@@ -306,13 +306,24 @@ class LiveRuns:
             {"library": version} if version == seen.library else {"library": version, "runs": rows}
         )
 
-    def device_facts(self) -> dict[str, Any]:
-        """Name the device and how much of its memory is taken, looked up every two seconds."""
+    def is_idle(self) -> bool:
+        """Tell whether no run of this project goes on, and none of another holds the device."""
+        if any(row.state == "running" for row in self.listed):
+            return False
+        device = self.looked_up_device()
+        return DeviceLock(device.lock_name).holder() is None
+
+    def looked_up_device(self) -> DeviceInfo:
+        """Give the device, looked up every two seconds."""
         with self.lock:
             now = time.monotonic()
             if self.device is None or now - self.device_looked > DEVICE_SECONDS:
                 self.device, self.device_looked = detect_device(), now
-            device = self.device
+            return self.device
+
+    def device_facts(self) -> dict[str, Any]:
+        """Name the device and how much of its memory is taken."""
+        device = self.looked_up_device()
         return {
             "name": device.name,
             "kind": device.kind,

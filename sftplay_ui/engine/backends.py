@@ -32,6 +32,8 @@ PROBE = "sftplay_ui.engine.worker.try_unsloth"
 # On a busy computer the import alone takes two minutes.
 PROBE_SECONDS = 300
 POLL_SECONDS = 0.2
+# What is said where memory was short, which may be different the next time.
+SHORT_OF_MEMORY = ("out of memory", "memoryerror", "allocate memory")
 # Stands in a receipt until the worker has tried whether unsloth works here.
 UNTRIED = "untried"
 # What a verdict holds for.
@@ -67,10 +69,11 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether unsloth works here, and why not or how."""
+    """Whether unsloth works here, and why not or how; `passing` where it may be otherwise soon."""
 
     usable: bool
     reason: str
+    passing: bool = False
 
 
 def settle_backend(
@@ -84,8 +87,8 @@ def settle_backend(
 
     `fallen` tells why unsloth gave up before the first step. Trying unsloth takes up to minutes:
     where nobody knows yet, the receipt says `untried`, unless `stopped` is given: then it is tried
-    now, until that says so. Raises ResumeError where a run that began with unsloth cannot go on
-    with it.
+    now, until that says so; then it stays untried. Raises ResumeError where a run that began with
+    unsloth cannot go on with it.
     """
     receipt = decide(run_dir, config, fallen, stopped)
     if config.job in ("train", "find_lr"):
@@ -110,6 +113,8 @@ def decide(
         if verdict is None and stopped is None:
             return Receipt(asked, UNTRIED, "whether unsloth works here is tried first")
         verdict = verdict or verdict_on(python, device, stopped=stopped)
+        if stopped is not None and stopped():
+            return Receipt(asked, UNTRIED, "the run was stopped while unsloth was tried")
         if verdict.usable:
             return Receipt(asked, "unsloth", verdict.reason)
         obstacle = verdict.reason
@@ -184,16 +189,19 @@ def verdict_on(
 ) -> Verdict:
     """Tell whether unsloth works with this interpreter on this device; tried where unknown.
 
-    `anew` tries again in any case. Trying takes from seconds to minutes; `stopped` ends it.
+    `anew` tries again in any case. Trying takes from seconds to minutes; `stopped` ends it. What
+    may pass is not remembered: the next run tries again.
     """
     known = known_verdict(python, device)
     if known is not None and not (anew and python.exists()):
         return known
     verdict = try_it(python, device, stopped)
-    if verdict is None:
-        # not kept: the computer may only have been busy
-        return Verdict(False, f"unsloth was not ready within {PROBE_SECONDS} seconds")
-    kept = {"key": key_of(python, device), **asdict(verdict)}
+    if verdict.passing:
+        return verdict
+    kept = {
+        "key": key_of(python, device),
+        **{"usable": verdict.usable, "reason": verdict.reason},
+    }
     kept_verdict().parent.mkdir(parents=True, exist_ok=True)
     replace_text(kept_verdict(), json.dumps(kept, indent=2) + "\n")
     return verdict
@@ -229,12 +237,11 @@ def recall(memory: Path, key: Mapping[str, object]) -> Verdict | None:
         return None
 
 
-def try_it(
-    python: Path, device: DeviceInfo, stopped: Callable[[], bool] | None = None
-) -> Verdict | None:
+def try_it(python: Path, device: DeviceInfo, stopped: Callable[[], bool] | None = None) -> Verdict:
     """Try unsloth in a process that is thrown away; what it says last is its verdict.
 
-    None where it gave no answer in time, or before `stopped` was true.
+    Passing where it gave no answer in time or before `stopped` was true, where something ended it,
+    or where memory was short.
     """
     deadline = time.monotonic() + PROBE_SECONDS
     with subprocess.Popen(
@@ -254,13 +261,23 @@ def try_it(
             except subprocess.TimeoutExpired:
                 if time.monotonic() > deadline or (stopped is not None and stopped()):
                     ProcessRecord.of(process.pid).kill_tree()
-                    return None
+                    # the computer may only have been busy
+                    why = f"unsloth was not ready within {PROBE_SECONDS} seconds"
+                    return Verdict(False, why, passing=True)
     try:
         answer = json.loads(told.strip().rpartition("\n")[2])
         return Verdict(bool(answer["usable"]), str(answer["reason"]))
     except (ValueError, KeyError, TypeError):
-        last = noise.strip().rpartition("\n")[2] or f"it ended with {process.returncode}"
-        return Verdict(False, f"unsloth cannot be imported ({last})")
+        return unanswered(noise, process.returncode)
+
+
+def unanswered(noise: str, code: int) -> Verdict:
+    """Say why a trial ended without an answer; `noise` is what it wrote to stderr."""
+    if code < 0:
+        return Verdict(False, f"its trial was ended by signal {-code}", passing=True)
+    last = noise.strip().rpartition("\n")[2] or f"it ended with {code}"
+    short = any(words in noise.casefold() for words in SHORT_OF_MEMORY)
+    return Verdict(False, f"unsloth cannot be imported ({last})", passing=short)
 
 
 def installed(python: Path) -> dict[str, str]:

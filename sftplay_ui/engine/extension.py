@@ -47,7 +47,8 @@ def extend_run(run: Run, epochs: float, standby: Standby | None = None) -> Run:
     added = [*config.train.extended_by, float(epochs)]
     train = config.train.model_dump() | {"extended_by": added}
     longer = RunConfig.model_validate({**config.model_dump(), "train": train})
-    # before anything is written: it may be that its backend is gone
+    # before anything is written: its backend may be known to be gone. Where only a trial can tell,
+    # the worker's does: the run then fails, and once that is mended, resuming it goes on with this
     settle_backend(run.folder, longer)
     replace_text(run.folder / "config.yaml", config_to_yaml(longer))
     launch(run, standby=standby)

@@ -7,14 +7,16 @@ worker that finds the device taken all the same, by another project, goes back t
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sftplay_ui.engine.checkpoints import list_checkpoints
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.config_file import config_to_yaml
-from sftplay_ui.engine.device import DeviceLock, detect_device, devices_of
+from sftplay_ui.engine.device import DeviceLock, detect_device, devices_of, nvidia_cards
 from sftplay_ui.engine.errors import DeviceBusyError, RunNotFoundError
 from sftplay_ui.engine.launching import LAUNCHED, RECORD
 from sftplay_ui.engine.preflight import refuse_hopeless
@@ -103,8 +105,18 @@ def leave_line(run: Run) -> None:
     (run.folder / PLACE).unlink(missing_ok=True)
 
 
+def keep_place(run: Run) -> None:
+    """Give a run whose worker hands over the first place in line, should another take the device.
+
+    Between two workers nobody holds the device. A run with checkpoints gets none: cancelling what
+    waits deletes it, and a failed one can be resumed.
+    """
+    if not has_place(run) and not list_checkpoints(run.folder / "checkpoints"):
+        write_place(run, 0)
+
+
 def has_place(run: Run) -> bool:
-    """Tell whether a run came out of the line and has not had the device yet."""
+    """Tell whether a run has a place in line and does not hold the device for good yet."""
     return (run.folder / PLACE).exists()
 
 
@@ -122,11 +134,12 @@ def back_in_line(run: Run) -> None:
 def starting(workspace: Workspace) -> Iterator[None]:
     """Keep everybody else from starting a run of this project meanwhile, the line included.
 
-    Raises DeviceBusyError where a run is going on already, or is just being started.
+    Raises DeviceBusyError where a run is just being started, or goes on and holds no device yet.
+    Whether there is a device that nobody holds is left to `refuse_busy_device`.
     """
     try:
         with queue_lock(workspace):
-            run = living(workspace)
+            run = living(workspace, without=holding())
             if run is not None:
                 raise DeviceBusyError(
                     f"{run.name} is running already ({run.job()}).",
@@ -154,10 +167,17 @@ def is_busy(workspace: Workspace, processes: int = 1) -> bool:
     return living(workspace) is not None
 
 
-def living(workspace: Workspace) -> Run | None:
-    """Find the run of this project that is going on, if any."""
-    runs = list_runs(workspace)
+def living(workspace: Workspace, without: Collection[Path] = ()) -> Run | None:
+    """Find a run of this project that is going on, if any, other than those in these folders."""
+    runs = [run for run in list_runs(workspace) if run.folder.resolve() not in without]
     return next((run for run in runs if run.is_alive() and run.state() == "running"), None)
+
+
+def holding() -> set[Path]:
+    """List the folders of the runs that hold a device, of all that may be used here."""
+    devices = nvidia_cards() or [detect_device()]
+    holders = [DeviceLock(device.lock_name).holder() for device in devices]
+    return {Path(holder.run).resolve() for holder in holders if holder is not None}
 
 
 def queue_lock(workspace: Workspace, *, seconds: float = LOCK_SECONDS) -> FileLock:

@@ -139,16 +139,21 @@ class Standby:
     def tend(self, *, idle: bool) -> None:
         """Start a worker when nothing has run for a moment and there is memory to spare.
 
-        To be called about once a second while somebody looks at the window. One that ended by
-        itself is not replaced: whoever ended it, or whatever did, had a reason.
+        To be called about once a second while somebody looks at the window. What runs gets the
+        memory of one that waits. One that ended by itself is not replaced before something has run:
+        whoever ended it, or whatever did, had a reason.
         """
         with self.lock:
             now = time.monotonic()
             if not idle or self.idle_since is None:
                 self.idle_since = now
+            if not idle:
+                self.put_down()
             idle_long = now - self.idle_since >= IDLE_SECONDS
             if idle_long and psutil.virtual_memory().available >= LEAST_FREE_BYTES:
-                self.start()
+                # a file is being replaced, or no process can be had: tried again later
+                with suppress(OSError):
+                    self.start()
 
     def start(self) -> None:
         """Start a worker that waits, unless there is one."""
@@ -174,7 +179,13 @@ class Standby:
             self.idle_since = None
         if worker is None:
             return None
-        if not (worker.suits(folder, command, environment) and worker.become(folder, pipes=pipes)):
+        taken = False
+        # a file is being replaced, or the disk is full: a fresh one is started, or tells that
+        with suppress(OSError):
+            taken = worker.suits(folder, command, environment) and worker.become(
+                folder, pipes=pipes
+            )
+        if not taken:
             worker.close()
             return None
         if not pipes:
@@ -185,6 +196,11 @@ class Standby:
         """End the worker that waits, if any, and start none any more."""
         with self.lock:
             self.is_closed = True
+            self.put_down()
+
+    def put_down(self) -> None:
+        """End the worker that waits, if any."""
+        with self.lock:
             worker, self.worker = self.worker, None
         if worker is not None:
             worker.close()

@@ -11,7 +11,7 @@ import pytest
 
 from sftplay_ui import backend_setup
 from sftplay_ui.backend_setup import BackendSetup, Progress
-from sftplay_ui.engine.backends import PYTHON
+from sftplay_ui.engine.backends import PYTHON, SETUP, Verdict
 from sftplay_ui.engine.errors import DiskFullError
 from sftplay_ui.engine.processes import ProcessRecord
 from sftplay_ui.environment import SetupError
@@ -94,6 +94,45 @@ def test_an_installer_that_dies_without_a_word_is_no_success(setup):
     progress = setup.progress()
     assert progress.state == "failed"
     assert str(setup.log) in progress.what
+
+
+def test_what_died_without_a_word_is_news_from_when_it_last_wrote(setup):
+    setup.folder.mkdir(parents=True)
+    began = time.time() - 2 * backend_setup.NEWS_SECONDS
+    ProcessRecord(os.getpid(), began, "an earlier start of the computer").write(setup.record)
+    assert not setup.progress().is_news
+    setup.say("Installing")
+    progress = setup.progress()
+    assert (progress.state, progress.is_news) == ("failed", True)
+    assert progress.seconds == pytest.approx(2 * backend_setup.NEWS_SECONDS, abs=60)
+
+
+def test_a_full_disk_is_told_as_the_end_of_the_installation(setup, monkeypatch):
+    setup.folder.mkdir(parents=True)
+
+    def fail(*_given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(backend_setup, "set_up", fail)
+    assert backend_setup.main(setup.root) == 1
+    ProcessRecord(os.getpid(), time.time(), "an earlier start of the computer").write(setup.record)
+    assert "No space left on device" in setup.progress().what
+
+
+def test_what_is_stopped_after_it_was_installed_does_not_say_that_it_is_not(setup, monkeypatch):
+    setup.folder.mkdir(parents=True)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    ProcessRecord.of(process.pid).write(setup.record)
+    monkeypatch.setattr(BackendSetup, "is_installed", lambda _setup: True)
+    setup.stop()
+    process.communicate()
+    assert setup.progress().what.endswith("unsloth is installed, but was not tried.")
+
+
+def test_what_cannot_be_used_says_how_it_is_tried_again(setup, monkeypatch):
+    monkeypatch.setattr(BackendSetup, "is_installed", lambda _setup: True)
+    monkeypatch.setattr(backend_setup, "known_verdict", lambda *_: Verdict(False, "no kernels"))
+    assert setup.situation().endswith(f"no kernels. {SETUP} tries it again.")
 
 
 def test_too_little_room_is_said_before_anything_is_begun(setup, monkeypatch):

@@ -1,5 +1,6 @@
 """Which backend a run gets: what unsloth is tried for, what is remembered, and what is refused."""
 
+import io
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from sftplay_ui.backend_environment import prepare_unsloth
 from sftplay_ui.cli import main
-from sftplay_ui.engine import backends
+from sftplay_ui.engine import backends, runs
 from sftplay_ui.engine.backends import (
     Receipt,
     Verdict,
@@ -18,9 +19,14 @@ from sftplay_ui.engine.backends import (
     verdict_on,
 )
 from sftplay_ui.engine.config import RunConfig, TrainConfig, TuningConfig
+from sftplay_ui.engine.config_file import config_to_yaml
 from sftplay_ui.engine.device import DeviceInfo
-from sftplay_ui.engine.errors import ResumeError
+from sftplay_ui.engine.errors import DeviceBusyError, ResumeError
+from sftplay_ui.engine.events import EventWriter
 from sftplay_ui.engine.launching import app_python, surroundings, worker_command
+from sftplay_ui.engine.run_queue import has_place, place_of, write_place
+from sftplay_ui.engine.runs import Run
+from sftplay_ui.engine.worker import __main__ as worker
 from sftplay_ui.environment import Environment, SetupError, write_stamp
 from tests import unsloth_double
 
@@ -114,6 +120,75 @@ def test_other_jobs_need_no_backend(run_dir, usable):
     assert Receipt.read(run_dir) is None
 
 
+def test_a_stop_during_the_trial_is_no_failure_of_unsloth(run_dir, monkeypatch):
+    began(run_dir, "unsloth")
+    monkeypatch.setattr(backends, "known_verdict", lambda *_: None)
+    slow = Verdict(False, "it was not ready", passing=True)
+    monkeypatch.setattr(backends, "verdict_on", lambda *_, **__: slow)
+    assert settle_backend(run_dir, UNSLOTH, stopped=lambda: True).used == backends.UNTRIED
+    with pytest.raises(ResumeError, match="it was not ready"):
+        settle_backend(run_dir, UNSLOTH, stopped=lambda: False)
+
+
+def told(run: Run, monkeypatch, used: str) -> list:
+    """Let a worker that is to try unsloth do so, with this outcome."""
+    receipt = Receipt("unsloth", used, "")
+    monkeypatch.setattr(worker, "settle_backend", lambda *_, **__: receipt)
+    backend = worker.Backend(is_unsloth=False, may_fall_back=False, is_untried=True)
+    return list(worker.told(backend, UNSLOTH, run, CPU, io.StringIO()))
+
+
+def test_a_run_that_is_stopped_during_the_trial_keeps_the_step_it_goes_on_from(
+    run_dir, monkeypatch
+):
+    began(run_dir, "unsloth")
+    (run_dir / "stop").write_text("soon")
+    assert told(Run(run_dir), monkeypatch, backends.UNTRIED)[-1].step == 3
+
+
+def test_between_two_workers_a_run_has_the_first_place_in_line(run_dir, monkeypatch):
+    with pytest.raises(worker.HandOverError):
+        told(Run(run_dir), monkeypatch, "unsloth")
+    assert place_of(Run(run_dir)) == 0
+    # one that came out of the line has its own
+    write_place(Run(run_dir), 7)
+    with pytest.raises(worker.HandOverError):
+        told(Run(run_dir), monkeypatch, "unsloth")
+    assert place_of(Run(run_dir)) == 7
+
+
+def test_a_run_with_checkpoints_gets_no_place_that_could_be_cancelled_with_them(
+    run_dir, monkeypatch
+):
+    began(run_dir, "unsloth")
+    with pytest.raises(worker.HandOverError):
+        told(Run(run_dir), monkeypatch, "unsloth")
+    assert not has_place(Run(run_dir))
+
+
+def test_what_is_to_stop_does_not_go_back_in_line(run_dir):
+    run = Run(run_dir)
+    write_place(run, 0)
+    (run_dir / "stop").write_text("soon")
+    busy = DeviceBusyError("The device is in use.", "Wait.")
+    backend = worker.Backend(is_unsloth=True, may_fall_back=False)
+    worker.end_badly(busy, backend, run, EventWriter(run.events_path))
+    assert not has_place(run)
+    assert run.state() == "stopped"
+
+
+def test_a_stop_that_comes_while_one_worker_hands_over_to_another_is_kept(run_dir, monkeypatch):
+    (run_dir / "config.yaml").write_text(config_to_yaml(RunConfig()))
+    monkeypatch.setattr(runs, "start_worker", lambda *_, **__: None)
+    stop = run_dir / "stop"
+    for fallen in ("", "unsloth gave up"):
+        stop.write_text("soon")
+        runs.launch(Run(run_dir), fallen=fallen)
+        assert stop.exists()
+    runs.launch(Run(run_dir))
+    assert not stop.exists()
+
+
 # The probe
 
 
@@ -152,6 +227,24 @@ def test_a_probe_that_hangs_is_ended_and_tried_again_the_next_time(tmp_path, mon
     monkeypatch.setattr(backends, "PROBE_SECONDS", 300)
     stopped = iter([False, True])
     assert not verdict_on(python, CPU, stopped=lambda: next(stopped)).usable
+    monkeypatch.setattr(backends, "try_it", lambda *_: Verdict(True, "now it works"))
+    assert verdict_on(python, CPU).usable
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("dies", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "ended by signal 9"),
+        ("raise RuntimeError('CUDA error: out of memory')", "out of memory"),
+        ("raise MemoryError", "MemoryError"),
+    ],
+)
+def test_a_trial_that_is_killed_or_short_of_memory_is_not_remembered(
+    tmp_path, monkeypatch, dies, said
+):
+    python = unsloth_double.build(tmp_path / "env", before=dies)
+    assert said in verdict_on(python, CPU).reason
     monkeypatch.setattr(backends, "try_it", lambda *_: Verdict(True, "now it works"))
     assert verdict_on(python, CPU).usable
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from sftplay_ui.engine.config_file import make_config
+from sftplay_ui.engine.device import DeviceLock, detect_device
 from sftplay_ui.engine.errors import DeviceBusyError, RunNotFoundError
 from sftplay_ui.engine.events import (
     EventWriter,
@@ -50,8 +51,13 @@ def test_a_page_that_asks_keeps_a_worker_ready_unless_something_runs(workspace):
     ask(live)
     living.kill()
     living.wait()
+    device = DeviceLock(detect_device().lock_name)
+    device.acquire(workspace.outputs / "of another project")
+    ask(live)
+    device.release()
+    ask(live)
     live.close()
-    assert told == [True, False]
+    assert told == [True, False, False, True]
     assert closed == [True]
 
 

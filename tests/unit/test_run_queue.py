@@ -258,6 +258,21 @@ def test_a_run_that_is_started_now_and_the_line_do_not_start_together(line, monk
     assert (begun, line.started) == ([None], [])
 
 
+def test_a_living_run_that_holds_a_device_leaves_the_others_to_be_asked_for(
+    workspace, tiny_llama, monkeypatch
+):
+    process = start(run := make_run(workspace, "alive"), "--pause", "0.1")
+    monkeypatch.setattr(run_queue, "start_run", lambda *_: "begun on another card")
+    device = DeviceLock(detect_device().lock_name)
+    device.acquire(run.folder)
+    assert start_now(config_for(tiny_llama), workspace) == "begun on another card"
+    device.release()
+    with pytest.raises(DeviceBusyError):
+        start_now(config_for(tiny_llama), workspace)
+    process.kill()
+    process.wait()
+
+
 def test_nothing_is_started_beside_a_living_run(workspace, tiny_llama):
     process = start(make_run(workspace, "alive"), "--pause", "0.1")
     with pytest.raises(DeviceBusyError, match=r"alive is running already \(train\)"):

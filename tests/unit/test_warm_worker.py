@@ -141,6 +141,28 @@ def test_one_is_started_only_when_nothing_has_run_for_a_moment_and_memory_is_fre
     assert tend(60, idle=True) == 1
 
 
+def test_what_runs_gets_the_memory_of_the_one_that_waits(make):
+    standby, worker = make(WAITS)
+    standby.tend(idle=False)
+    assert not worker.is_alive()
+    assert standby.worker is None
+
+
+def test_a_file_that_vanishes_while_one_is_started_or_used_does_no_harm(
+    make, tmp_path, monkeypatch
+):
+    def fail(*_given):
+        raise FileNotFoundError("events.py")
+
+    monkeypatch.setattr(warm_worker, "IDLE_SECONDS", 0)
+    standby, worker = make(WAITS)
+    monkeypatch.setattr(warm_worker, "code_stamp", fail)
+    assert standby.hand_over(tmp_path, fresh(worker, tmp_path), worker.environment) is None
+    assert not worker.is_alive()
+    standby.tend(idle=True)
+    assert standby.worker is None
+
+
 def test_a_closed_window_leaves_none_and_starts_none(make, monkeypatch):
     monkeypatch.setattr(warm_worker, "IDLE_SECONDS", 0)
     standby, worker = make(WAITS)
@@ -201,12 +223,14 @@ def test_a_killed_window_takes_its_waiting_worker_along():
 
 def test_libraries_are_imported_without_what_they_only_use_where_it_is_there():
     code = (
-        "import importlib, sys;"
+        "import importlib, sys, torch; asked = [];"
+        "torch.cuda.is_available = lambda: asked.append('is_available');"
+        "torch.cuda.device_count = lambda: asked.append('device_count') or 0;"
         "importlib.import_module('sftplay_ui.engine.worker.__main__').import_libraries();"
         "print([name for name in ('scipy', 'peft', 'bitsandbytes') if name in sys.modules]);"
-        "import torch; print(torch.cuda.is_initialized()); import scipy"
+        "print(asked, torch.cuda.is_initialized()); import scipy"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert done.stdout.split("\n")[:2] == ["[]", "False"]
+    assert done.stdout.split("\n")[:2] == ["[]", "[] False"]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sftplay_ui.engine.backends import UNTRIED, Receipt, began_with, settle_backend
-from sftplay_ui.engine.checkpoints import tells_full_disk
+from sftplay_ui.engine.checkpoints import list_checkpoints, tells_full_disk
 from sftplay_ui.engine.config import RunConfig
 from sftplay_ui.engine.device import DeviceInfo, detect_device, held
 from sftplay_ui.engine.errors import BackendError, DeviceBusyError, SFTPlayError
@@ -40,7 +40,13 @@ from sftplay_ui.engine.launching import LOG, RECORD
 from sftplay_ui.engine.processes import ProcessRecord
 from sftplay_ui.engine.redaction import redacted
 from sftplay_ui.engine.resolve import choose_mode, choose_optimizer
-from sftplay_ui.engine.run_queue import back_in_line, has_place, leave_line, start_next
+from sftplay_ui.engine.run_queue import (
+    back_in_line,
+    has_place,
+    keep_place,
+    leave_line,
+    start_next,
+)
 from sftplay_ui.engine.runs import Run, launch, stop_requested
 from sftplay_ui.engine.warm_worker import READY
 
@@ -117,9 +123,10 @@ def told(
         yield PhaseStarted(phase="try_backend")
         receipt = settle_backend(run.folder, config, stopped=lambda: stop_requested(run.folder))
         if stop_requested(run.folder):
-            yield RunStopped(step=0)
+            yield RunStopped(step=step_of(run))
             return
         if receipt.used == "unsloth":
+            keep_place(run)
             raise HandOverError
     leave_line(run)
     backend.begin(config, device)
@@ -139,16 +146,32 @@ def end_badly(error: Exception, backend: "Backend", run: Run, writer: EventWrite
         if not known:
             sys.stderr.write(redacted(traceback.format_exc()))
         writer.close()
+        keep_place(run)
         why = error.what.rstrip(".") if isinstance(error, BackendError) else in_short(error)
         raise HandOverError(f"unsloth gave up before the first step ({why})") from error
     if isinstance(error, DeviceBusyError) and has_place(run):
-        writer.close()
-        back_in_line(run)
+        step_aside(run, writer)
     elif isinstance(error, SFTPlayError):
         tell_failure(RunFailed(code=error.code, what=error.what, fix=error.fix), writer)
     else:
         tell_failure(describe_bug(error, run), writer)
     return EXIT_FAILED
+
+
+def step_aside(run: Run, writer: EventWriter) -> None:
+    """Go back in line; where a stop was asked for meanwhile, end instead."""
+    if stop_requested(run.folder):
+        leave_line(run)
+        writer.write(RunStopped(step=step_of(run)))
+        writer.close()
+    else:
+        writer.close()
+        back_in_line(run)
+
+
+def step_of(run: Run) -> int:
+    """Give the step that a run which has not begun to learn would go on from."""
+    return max((saved.step for saved in list_checkpoints(run.folder / "checkpoints")), default=0)
 
 
 def tell_failure(failure: RunFailed, writer: EventWriter) -> None:
