@@ -157,7 +157,9 @@ def test_a_run_is_stopped_and_goes_on_and_is_nobody_elses_to_disturb(open_page, 
     page.wait_for_function("() => window.__chartN >= 3", timeout=LONG)
     other = open_page("train")
     other.locator("#train-start").click()
-    expect(other.locator("#train-start-note .problem")).to_contain_text("tiny is running already")
+    expect(other.locator("#train-start-note .problem")).to_contain_text(
+        "tiny is using the cpu device"
+    )
     page.locator("#train-stop").click()
     expect(head.locator("[data-part=state]")).to_have_text("stopped", timeout=LONG)
     offer = head.locator("[data-part=resume]")
