@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from sftplay_ui.engine.device import DeviceInfo
 from sftplay_ui.engine.memory.lengths import TokenLengths
 from sftplay_ui.engine.memory.need import Need, longest_example
 from sftplay_ui.engine.memory.terms import Parts, Peak, Phase
+from sftplay_ui.engine.versions import installed
 from sftplay_ui.engine.workspace import PROJECT_ROOT, user_cache
 
 WORKER = "sftplay_ui.engine.worker.simulate"
@@ -151,10 +151,4 @@ def file_of(case: Case) -> Path:
 
 def versions() -> dict[str, str]:
     """List the versions of the libraries whose steps are simulated."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed(PACKAGES)

@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TextIO
 
@@ -48,6 +47,7 @@ from sftplay_ui.engine.run_queue import (
     start_next,
 )
 from sftplay_ui.engine.runs import Run, launch, stop_requested
+from sftplay_ui.engine.versions import installed
 from sftplay_ui.engine.warm_worker import READY
 
 PACKAGES = ("sft-play", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "unsloth")
@@ -344,13 +344,7 @@ def catch_signals(run: Run) -> None:
 
 def versions() -> dict[str, str]:
     """List the versions of what the job stands on, without importing any of it."""
-    found = {"python": sys.version.split()[0]}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"python": sys.version.split()[0], **installed(PACKAGES)}
 
 
 def describe_bug(error: Exception, run: Run) -> RunFailed:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from sftplay_ui.engine.resolve import ModelSize, Resolved, parameter_count, reso
 from sftplay_ui.engine.text.template_check import require_learnable, template_warnings
 from sftplay_ui.engine.text.templates import choose_template
 from sftplay_ui.engine.text.tokens import Tokeniser
+from sftplay_ui.engine.versions import installed
 from sftplay_ui.engine.worker.model.load import prepare
 from sftplay_ui.engine.worker.model.placement import usable_device
 from sftplay_ui.engine.worker.model.unsloth_model import prepare_with_unsloth
@@ -191,7 +191,7 @@ def tell_choices(session: Session) -> Iterator[Event]:
     receipt = settled_backend(session.config, session.run_dir)
     record = {
         **asdict(receipt),
-        "versions": versions(),
+        "versions": installed(BACKEND_PACKAGES),
         "choices": [asdict(choice) for choice in choices],
     }
     replace_text(session.run_dir / RECEIPT, json.dumps(record, indent=2) + "\n")
@@ -199,14 +199,3 @@ def tell_choices(session: Session) -> Iterator[Event]:
         what = f"{receipt.asked} was asked for, and {receipt.used} is used: {receipt.why}."
         yield Warned(code="backend", what=what)
     yield ConfigResolved(choices=choices)
-
-
-def versions() -> dict[str, str]:
-    """List the versions of the libraries that do the arithmetic."""
-    found = {}
-    for package in BACKEND_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
